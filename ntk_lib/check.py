@@ -1,0 +1,98 @@
+"""Claims that can fail.
+
+Every claim of the book stands next to a cell that measures it. ``check`` prints what was measured
+beside what was predicted and raises when they differ by more than the stated tolerance; ``slope``
+fits the exponent of a power law with its confidence interval.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+__all__ = ["Slope", "check", "slope"]
+
+
+def check(
+    claim: str,
+    measured: float,
+    predicted: float = 0.0,
+    *,
+    within: float | None = None,
+    relative: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+) -> None:
+    """Print a measurement beside its prediction, and fail if they disagree.
+
+    Exactly one of the four tolerances is given. ``within`` bounds ``|measured - predicted|``,
+    ``relative`` bounds it as a share of ``|predicted|``, ``below`` and ``above`` bound ``measured``
+    itself (strictly, and ``predicted`` is not used).
+
+    Raises ``AssertionError`` when the claim does not hold (also when ``measured`` is NaN) and
+    ``ValueError`` when not exactly one tolerance is given.
+    """
+    given = {"within": within, "relative": relative, "below": below, "above": above}
+    named = {name: float(value) for name, value in given.items() if value is not None}
+    if len(named) != 1:
+        got = ", ".join(named) or "none"
+        raise ValueError(f"check needs exactly one of within, relative, below, above; got {got}")
+    ((kind, bound),) = named.items()
+    measured, predicted = float(measured), float(predicted)
+    if kind == "below":
+        holds, expected = measured < bound, f"below {bound:.4g}"
+    elif kind == "above":
+        holds, expected = measured > bound, f"above {bound:.4g}"
+    else:
+        slack = bound if kind == "within" else bound * abs(predicted)
+        holds = abs(measured - predicted) <= slack
+        expected = f"{predicted:.4g} ± {slack:.2g}"
+    report = f"{claim}: {measured:.4g} (expected {expected})"
+    if not holds:
+        raise AssertionError(f"does not hold: {report}")
+    print(f"✓ {report}")
+
+
+class Slope(NamedTuple):
+    """An exponent fitted on a log-log scale, and the half-width of its 95 % interval."""
+
+    value: float
+    halfwidth: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.halfwidth:.2f}"
+
+
+def slope(
+    x: Float[ArrayLike, " n"], y: Float[ArrayLike, " n"], y_se: Float[ArrayLike, " n"] | None = None
+) -> Slope:
+    """Exponent p of the power law y ≈ c·x^p, fitted by least squares on logarithms.
+
+    ``x`` and ``y`` are positive, shape (n,), n ≥ 3. With ``y_se`` (the standard error of each
+    ``y``) the points are weighted by it and the interval follows from it; without, the interval
+    follows from the scatter of the points about the line. The interval is the usual Gaussian one,
+    ±1.96 standard errors.
+
+    Raises ``ValueError`` for fewer than three points, unequal lengths or values that are not
+    positive and finite.
+    """
+    arrays = {"x": np.asarray(x, float), "y": np.asarray(y, float)}
+    if y_se is not None:
+        arrays["y_se"] = np.asarray(y_se, float)
+    for name, values in arrays.items():
+        if values.ndim != 1 or values.size < 3 or values.size != arrays["x"].size:
+            raise ValueError(f"{name} needs shape (n,), n at least 3, got {values.shape}")
+        if not np.all(np.isfinite(values) & (values > 0)):
+            raise ValueError(f"{name} needs positive, finite values: a power law is fitted on logs")
+    u, v = np.log(arrays["x"]), np.log(arrays["y"])
+    sigma = arrays["y_se"] / arrays["y"] if y_se is not None else np.ones_like(u)
+    weight = sigma**-2.0
+    centred = u - np.average(u, weights=weight)
+    spread = np.sum(weight * centred**2)
+    exponent = np.sum(weight * centred * v) / spread
+    variance = 1.0 / spread
+    if y_se is None:
+        residual = v - np.mean(v) - exponent * centred
+        variance *= np.sum(residual**2) / (u.size - 2)
+    return Slope(float(exponent), float(1.96 * np.sqrt(variance)))

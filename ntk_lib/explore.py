@@ -1,0 +1,296 @@
+"""Interactive figures that live on the plain web page, and do more where Python answers.
+
+Serves every chapter. ``explore`` draws a function's figure for every combination of its controls
+and hands the frames to one widget:
+
+    @explore(width=[8, 32, 128, 512], depth=[2, 4])
+    def kernel_on_the_circle(width, depth):
+        ...
+        return fig, "what this frame shows"
+
+On the web page ``explore.js`` runs without a kernel; in JupyterLab the same file runs as an
+anywidget, asks Python whether it is there, and then lets the reader type any value that ``live``
+allows. The first frame is also plain HTML: a page without JavaScript shows it with its text.
+
+Colours: figures are drawn with the hexadecimal colours of ``book.mplstyle`` and black ink on a
+transparent ground; each becomes a CSS variable that ``explore.js`` sets for light and for dark.
+"""
+
+import html
+import inspect
+import io
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anywidget
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import traitlets
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+__all__ = ["Explorer", "explore"]
+
+HERE = Path(__file__).parent
+STYLE = str(HERE / "book.mplstyle")
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def _css_variables() -> dict[str, str]:
+    """Hexadecimal colour to CSS variable: the ink, then the style's cycle as c0, c1, …"""
+    with plt.style.context(STYLE):
+        cycle = [style["color"] for style in mpl.rcParams["axes.prop_cycle"]]
+    colours = {"#000000": "var(--ntk-ink,#000000)"}
+    for i, colour in enumerate(cycle):
+        key = mpl.colors.to_hex(colour)
+        colours[key] = f"var(--ntk-c{i},{key})"
+    return colours
+
+
+def svg(fig: Figure, *, name: str) -> str:
+    """The figure as one compact inline ``<svg>``, and the figure closed.
+
+    Ids are made from ``name``, so that two figures on a page do not share any; ids that nothing
+    refers to are dropped, coordinates rounded to a hundredth of a point, colours made variables.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        # no date, no creator: the same figure gives the same text
+        nothing = dict.fromkeys(["Date", "Creator", "Format", "Type"])
+        fig.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    plt.close(fig)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()
+    opening = (
+        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">'
+    )
+    text = opening + text[text.index(">") + 1 :]
+    used = set(re.findall(r'(?:url\(|xlink:href=")#([^")]+)', text))
+    prefix = re.sub(r"\W", "-", name)
+
+    def keep(match: re.Match) -> str:
+        return f' id="{prefix}-{match[1]}"' if match[1] in used else ""
+
+    text = re.sub(r' id="([^"]*)"', keep, text)
+    text = re.sub(r'(url\(|xlink:href=")#', rf"\1#{prefix}-", text)
+    text = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+    # axes, ticks and letters whose colour is the default black carry no colour of their own
+    text = text.replace("<svg ", '<svg fill="var(--ntk-ink,#000000)" ', 1)
+    for colour, variable in _css_variables().items():
+        text = text.replace(colour, variable)
+    return re.sub(r"\s*\n\s*", " ", text).strip()
+
+
+def _chunks(text: str) -> list[str]:
+    """Split an SVG before each element, so that frames can share what is the same in both."""
+    return re.split(r"(?=<(?:g|path|use|text|defs|clipPath|image)\b)", text)
+
+
+class Frame(NamedTuple):
+    """One drawing and the sentence that says what is to be seen in it."""
+
+    svg: str
+    text: str
+
+
+def _draw(function: Callable, arguments: Mapping[str, Any]) -> Frame:
+    with plt.style.context(STYLE):
+        result = function(**arguments)
+        fig, text = result if isinstance(result, tuple) else (result, inspect.getdoc(function))
+        name = function.__name__
+        if not isinstance(fig, Figure):
+            raise TypeError(f"{name} needs to return a matplotlib figure, got {type(fig).__name__}")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name} needs a text that says what is to be seen, for {arguments}")
+        return Frame(svg(fig, name=name), " ".join(text.split()))
+
+
+# ---------------------------------------------------------------- the widget
+
+
+class Explorer(anywidget.AnyWidget):
+    """The frames of one function, and the controls that choose among them.
+
+    ``chunks`` and ``frames`` hold the drawings: a frame is the concatenation of the chunks it
+    indexes. Frames are in the order of ``itertools.product`` over the controls' values.
+    """
+
+    _esm = HERE / "explore.js"
+    name = traitlets.Unicode().tag(sync=True)
+    controls = traitlets.List().tag(sync=True)
+    live = traitlets.List().tag(sync=True)
+    start = traitlets.List().tag(sync=True)
+    chunks = traitlets.List().tag(sync=True)
+    frames = traitlets.List().tag(sync=True)
+    texts = traitlets.List().tag(sync=True)
+
+    def __init__(self, function: Callable, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._function = function
+        self.on_msg(self._answer)
+
+    def _answer(self, _widget: object, message: dict, _buffers: object) -> None:
+        """Say that Python is here, or draw what the reader asked for."""
+        if message.get("kind") == "ping":
+            self.send({"kind": "pong"})
+            return
+        asked = dict(message["values"])
+        reply = {"kind": "frame", "id": message["id"]}
+        try:
+            self._check_asked(asked)
+            frame = _draw(self._function, asked)
+            reply |= {"svg": frame.svg, "text": frame.text}
+        except Exception as error:
+            reply |= {"error": f"{type(error).__name__}: {error}"}
+        self.send(reply)
+
+    def _check_asked(self, asked: dict[str, Any]) -> None:
+        allowed = {c["name"]: c["values"] for c in self.controls}
+        for bound in self.live:
+            name, value = bound["name"], asked[bound["name"]]
+            if value in allowed.get(name, []):
+                continue
+            if not bound["low"] <= value <= bound["high"]:
+                low, high = bound["low"], bound["high"]
+                raise ValueError(f"{name} needs to be between {low} and {high}, got {value}")
+            if bound["integer"]:
+                asked[name] = int(value)
+
+    def picture(self, index: int) -> str:
+        """The SVG of frame number ``index``."""
+        return "".join(self.chunks[i] for i in self.frames[index])
+
+    def fallback(self) -> str:
+        """The starting frame as HTML: what a page shows until, or unless, JavaScript runs."""
+        index = 0
+        for control, position in zip(self.controls, self.start, strict=True):
+            index = index * len(control["values"]) + position
+        return (
+            f'<figure class="ntk-explorer" data-explorer="{self.model_id}">'
+            f'<div class="ntk-picture" role="img" aria-label="{html.escape(self.texts[index])}">'
+            f"{self.picture(index)}</div>"
+            f'<figcaption class="ntk-text">{html.escape(self.texts[index])}</figcaption></figure>'
+        )
+
+    def __repr__(self) -> str:
+        controls = " × ".join(c["name"] for c in self.controls) or "no controls"
+        return f"Explorer({self.name}: {controls}; frames: {len(self.frames)})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return data | {"text/plain": repr(self), "text/html": self.fallback()}, metadata
+
+
+def _control(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    values = list(values)
+    if not values:
+        raise ValueError(f"control {name!r} needs at least one value, got none")
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not numeric and not all(isinstance(v, str | bool) for v in values):
+        raise TypeError(f"control {name!r} needs numbers or words, got {values}")
+    labels = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    kind = "slider" if numeric and len(values) > 1 else "choice"
+    return {
+        "name": name,
+        "label": name.replace("_", " "),
+        "values": values,
+        "labels": labels,
+        "kind": kind,
+    }
+
+
+def _live(name: str, bounds: tuple, function: Callable) -> dict[str, Any]:
+    try:
+        low, high = bounds
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"live {name!r} needs a pair (lowest, highest), got {bounds!r}") from error
+    default = inspect.signature(function).parameters[name].default
+    return {
+        "name": name,
+        "label": name.replace("_", " "),
+        "low": low,
+        "high": high,
+        "integer": isinstance(low, int) and isinstance(high, int),
+        "default": None if default is inspect.Parameter.empty else default,
+    }
+
+
+def explore(
+    *,
+    start: Mapping[str, Any] | None = None,
+    live: Mapping[str, tuple[float, float]] | None = None,
+    **controls: Sequence[Any],
+) -> Callable[[Callable], Callable]:
+    """Draw the decorated function for every combination of the controls, and show the explorer.
+
+    The function takes the controls by name and returns a matplotlib figure, or a pair (figure,
+    text): the text says what is to be seen in that frame and is what a screen reader hears;
+    without it the docstring serves for all frames. Numbers become a slider with a play button,
+    words and booleans a menu. Without controls the explorer is a plain figure.
+
+    ``start`` is the combination shown first (default: the first value of each control). ``live``
+    maps names of numeric parameters to (lowest, highest): what a reader may type when Python
+    answers; a live parameter that is not a control (a seed, say) needs a default value.
+
+    Returns the function unchanged, with the widget as its attribute ``explorer``.
+
+    Raises ``ValueError`` for a control or live value that is not a parameter of the function, an
+    empty control, a start that is not among the values or a frame without text; ``TypeError`` for
+    values that are neither numbers nor words, or a function that returns no figure.
+    """
+    live = dict(live or {})
+    start = dict(start or {})
+
+    def decorate(function: Callable) -> Callable:
+        parameters = inspect.signature(function).parameters
+        for name in [*controls, *live]:
+            if name not in parameters:
+                known = ", ".join(parameters) or "none"
+                raise ValueError(f"{name!r} is not a parameter of {function.__name__} ({known})")
+        for name in start:
+            if name not in controls:
+                raise ValueError(f"start names {name!r}, which is not a control")
+        shown = [_control(name, values) for name, values in controls.items()]
+        extra = [_live(name, bounds, function) for name, bounds in live.items()]
+        for bound in extra:
+            if bound["name"] not in controls and bound["default"] is None:
+                raise ValueError(f"live {bound['name']!r} needs a control or a default value")
+        first = []
+        for control in shown:
+            value = start.get(control["name"], control["values"][0])
+            if value not in control["values"]:
+                raise ValueError(f"start needs a value of {control['name']!r}, got {value!r}")
+            first.append(control["values"].index(value))
+
+        table: dict[str, int] = {}
+        frames, texts = [], []
+        for values in itertools.product(*(c["values"] for c in shown)):
+            frame = _draw(function, dict(zip(controls, values, strict=True)))
+            chunks = _chunks(frame.svg)
+            frames.append([table.setdefault(chunk, len(table)) for chunk in chunks])
+            texts.append(frame.text)
+        function.explorer = Explorer(
+            function,
+            name=function.__name__,
+            controls=shown,
+            live=extra,
+            start=first,
+            chunks=list(table),
+            frames=frames,
+            texts=texts,
+        )
+        if get_ipython() is not None:
+            display(function.explorer)
+        return function
+
+    return decorate

@@ -1,0 +1,333 @@
+"""The neural tangent kernel: random at finite width, deterministic in the limit.
+
+Serves the chapter ``limiting_ntk``. For a network f(x; w) with parameters w the neural tangent
+kernel (NTK) is
+
+    Θ(x, x') = Σ_p ∂f(x)/∂w_p · ∂f(x')/∂w_p        (Jacot et al. 2018, section 4).
+
+Three ways to compute it stand side by side, and the tests hold each against the others:
+``ntk``, the infinite-width limit of a multilayer perceptron, by the recursion (Theorem 1)
+
+    Θ^(1) = Σ^(1),        Θ^(ℓ+1) = Θ^(ℓ)·Σ̇^(ℓ+1) + Σ^(ℓ+1),        Σ̇^(ℓ+1) = c·E[σ'(u)σ'(v)];
+
+``empirical_ntk``, the definition, for any JAX function of a pytree of parameters; and
+``mlp_ntk``, the same number for a multilayer perceptron without a single Jacobian: the gradient of
+the output with respect to W^(ℓ) is the outer product of a backward signal δ^(ℓ+1) = ∂f/∂α̃^(ℓ+1)
+and a forward signal α^(ℓ)/√n_ℓ, so a layer adds
+
+    (α^(ℓ)(x)·α^(ℓ)(x')/n_ℓ + β²) · δ^(ℓ+1)(x)·δ^(ℓ+1)(x').
+
+The rest is what the chapter measures: kernels of many networks, their movement during training, and
+the spectrum on the circle.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ntk_lib.wide_networks import (
+    Activation,
+    Layer,
+    apply,
+    as_activation,
+    as_inputs,
+    check_numbers,
+    first_moments,
+    init,
+    next_moments,
+    preactivations,
+)
+
+__all__ = [
+    "Training",
+    "circle",
+    "circle_spectrum",
+    "empirical_ntk",
+    "mlp_ntk",
+    "ntk",
+    "random_kernels",
+    "train",
+]
+
+# ---------------------------------------------------------------- the limit
+
+
+@functools.partial(jax.jit, static_argnames=("depth", "sigma"))
+def _ntk(
+    x: Array, y: Array | None, gain: Array, beta: Array, *, depth: int, sigma: Activation
+) -> Float[Array, "n m"]:
+    moments = first_moments(x, y, beta=beta)
+    theta = moments.k
+    for _ in range(depth - 1):
+        sigma_dot = gain * sigma.dual_prime(*moments)
+        moments = next_moments(moments, sigma, gain=gain, beta=beta)
+        theta = theta * sigma_dot + moments.k
+    return theta
+
+
+def ntk(
+    x: Float[ArrayLike, "n d"],
+    y: Float[ArrayLike, "m d"] | None = None,
+    *,
+    depth: int,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Float[Array, "n m"]:
+    """The limiting NTK Θ^(depth) of a multilayer perceptron in the NTK parametrisation.
+
+    ``x`` has shape (n, d) and ``y`` (m, d); without ``y`` the kernel of ``x`` with itself. Inputs
+    are divided by √d, as in the paper. Returns shape (n, m), in the units of f². With several
+    outputs the limit is this kernel times the identity.
+
+    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse.
+    Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs times √d,
+    Arora et al. 2019, equations 7 to 9.
+    """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
+    x, y = as_inputs(x, y, forbid_zero=sigma.needs_angle and beta == 0)
+    gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
+    return _ntk(x, y, gain, beta, depth=depth, sigma=sigma)
+
+
+# ---------------------------------------------------------------- finite networks
+
+
+def empirical_ntk(
+    f: Callable[[Any, Array], Array],
+    params: PyTree,
+    x: Array,
+    y: Array | None = None,
+) -> Float[Array, "n m *kk"]:
+    """The NTK of any function at ``params``: the sum over parameters of ∂f(x)/∂w · ∂f(x')/∂w.
+
+    ``f(params, x)`` maps a batch (n, …) to outputs (n,) or (n, k); ``params`` is a pytree of float
+    arrays. Returns (n, m) for one output and (n, m, k, k) for k > 1 outputs. The Jacobian is held:
+    memory n·k·(number of parameters).
+
+    Raises ``TypeError`` when ``f`` is not callable or a parameter is not a float array,
+    ``ValueError`` when there are no parameters or f's output does not have one row an input.
+    """
+    if not callable(f):
+        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise ValueError("params needs at least one array, got an empty pytree")
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"params needs float arrays, got dtype {jnp.result_type(leaf)}")
+
+    def jacobian(inputs: Array, name: str) -> list[Array]:
+        out = jax.eval_shape(f, params, inputs)
+        shape = getattr(out, "shape", None)
+        if shape is None or len(shape) not in (1, 2) or shape[0] != len(inputs):
+            raise ValueError(
+                f"f needs to map {name} of shape {inputs.shape} to ({len(inputs)},) or "
+                f"({len(inputs)}, outputs), got {out if shape is None else shape}"
+            )
+        jac = jax.jacrev(lambda p: f(p, inputs).reshape(len(inputs), -1))(params)
+        return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jac)]
+
+    left = jacobian(x, "x")
+    right = left if y is None else jacobian(y, "y")
+    theta = sum(jnp.einsum("nip,mjp->nmij", a, b) for a, b in zip(left, right, strict=True))
+    return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta
+
+
+def _signals(
+    params: Sequence[Layer], x: Array, sigma: Activation, gain: Array, beta: Array
+) -> tuple[list[Array], list[Array]]:
+    """Forward signals α^(ℓ), (n, n_ℓ), and backward signals δ^(ℓ+1), (n, n_L, n_(ℓ+1))."""
+    pre = preactivations(params, x, activation=sigma, gain=gain, beta=beta)
+    forward = [x] + [jnp.sqrt(gain) * sigma.function(z) for z in pre[:-1]]
+    outputs = pre[-1].shape[1]
+    delta = jnp.broadcast_to(jnp.eye(outputs, dtype=x.dtype), (len(x), outputs, outputs))
+    backward = [delta]
+    for (W, _), z in zip(params[:0:-1], pre[-2::-1], strict=True):
+        slope = jax.jvp(sigma.function, (z,), (jnp.ones_like(z),))[1]
+        delta = (delta @ W) * (jnp.sqrt(gain / W.shape[1]) * slope)[:, None, :]
+        backward.append(delta)
+    return forward, backward[::-1]
+
+
+@functools.partial(jax.jit, static_argnames="sigma")
+def _mlp_ntk(
+    params: Sequence[Layer],
+    x: Array,
+    y: Array | None,
+    gain: Array,
+    beta: Array,
+    *,
+    sigma: Activation,
+) -> Float[Array, "n m *kk"]:
+    left = _signals(params, x, sigma, gain, beta)
+    right = left if y is None else _signals(params, y, sigma, gain, beta)
+    theta = jnp.zeros((), x.dtype)
+    for alpha, delta, alpha_y, delta_y in zip(*left, *right, strict=True):
+        forward = alpha @ alpha_y.T / alpha.shape[1] + beta**2
+        backward = jnp.einsum("nip,mjp->nmij", delta, delta_y)
+        layer = forward[:, :, None, None] * backward
+        theta = layer if theta.ndim == 0 else theta + layer
+    return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta
+
+
+def mlp_ntk(
+    params: Sequence[Layer],
+    x: Float[ArrayLike, "n d"],
+    y: Float[ArrayLike, "m d"] | None = None,
+    *,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Float[Array, "n m *kk"]:
+    """The NTK of a multilayer perceptron, layer by layer, holding no Jacobian.
+
+    ``params`` as ``init`` draws them, ``x`` of shape (n, d), ``y`` (m, d). Returns (n, m) for one
+    output and (n, m, k, k) for k > 1, equal to ``empirical_ntk`` of ``apply`` to rounding. Costs
+    one forward and one backward pass and a Gram of the signals of each layer; beyond the weights
+    it holds arrays of n × width.
+
+    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse and
+    for inputs that do not have the network's dimension.
+    """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
+    x, y = as_inputs(x, y)
+    dtype = params[0].W.dtype
+    x, y = x.astype(dtype), None if y is None else y.astype(dtype)
+    return _mlp_ntk(
+        params, x, y, jnp.asarray(gain, dtype), jnp.asarray(beta, dtype), sigma=sigma
+    )
+
+
+# ---------------------------------------------------------------- what the chapter measures
+
+
+def circle(angles: Float[ArrayLike, " n"]) -> Float[Array, "n 2"]:
+    """Points (cos γ, sin γ) of the unit circle, shape (n, 2), for angles γ in radians."""
+    angles = jnp.asarray(angles, float)
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=("widths", "activation"))
+def _random_kernels(
+    keys: Array, x: Array, y: Array | None, gain: Array, beta: Array, *, widths: tuple, activation
+) -> Array:
+    def one(key: Array) -> Array:
+        params = init(widths, key=key, dtype=x.dtype)
+        return _mlp_ntk(params, x, y, gain, beta, sigma=activation)
+
+    return jax.lax.map(one, keys)
+
+
+def random_kernels(
+    x: Float[ArrayLike, "n d"],
+    y: Float[ArrayLike, "m d"] | None = None,
+    *,
+    key: PRNGKeyArray,
+    draws: int,
+    width: int,
+    depth: int,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Float[Array, "draws n m"]:
+    """NTKs at initialisation of ``draws`` independent networks, every hidden layer ``width`` wide.
+
+    One output. Returns shape (draws, n, m).
+
+    Raises ``ValueError`` for ``draws`` or ``width`` below 1, and as ``ntk`` does.
+    """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
+    for name, value in {"draws": draws, "width": width}.items():
+        if value < 1:
+            raise ValueError(f"{name} needs to be at least 1, got {value}")
+    x, y = as_inputs(x, y)
+    widths = (x.shape[1], *[int(width)] * (depth - 1), 1)
+    return _random_kernels(
+        jax.random.split(key, draws),
+        x,
+        y,
+        jnp.asarray(gain, x.dtype),
+        jnp.asarray(beta, x.dtype),
+        widths=widths,
+        activation=sigma,
+    )
+
+
+class Training(NamedTuple):
+    """A network after gradient descent: its parameters and the cost before each step."""
+
+    params: list[Layer]
+    cost: Float[Array, " steps"]
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "sigma"))
+def _train(params, x, targets, rate, gain, beta, *, steps: int, sigma: Activation) -> Training:
+    def cost(p):
+        f = apply(p, x, activation=sigma, gain=gain, beta=beta)[:, 0]
+        return jnp.mean((f - targets) ** 2) / 2
+
+    def step(p, _):
+        value, gradient = jax.value_and_grad(cost)(p)
+        return jax.tree.map(lambda w, g: w - rate * g, p, gradient), value
+
+    return Training(*jax.lax.scan(step, params, length=steps))
+
+
+def train(
+    params: Sequence[Layer],
+    x: Float[ArrayLike, "n d"],
+    targets: Float[ArrayLike, " n"],
+    *,
+    steps: int,
+    rate: float = 1.0,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Training:
+    """Full-batch gradient descent on C = ½·mean (f(x) − target)² for a network with one output.
+
+    ``x`` has shape (n, d), ``targets`` (n,). ``rate`` multiplies the plain gradient; ``steps`` of
+    rate η are the time t = steps·η of the gradient flow (Jacot et al. 2018, section 6.1).
+
+    Raises ``ValueError`` for targets of another shape, ``steps`` < 0 or ``rate`` ≤ 0, and as
+    ``ntk`` does.
+    """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
+    x, _ = as_inputs(x)
+    dtype = params[0].W.dtype
+    targets = jnp.asarray(targets, dtype)
+    if targets.shape != (len(x),):
+        raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
+    if steps < 0:
+        raise ValueError(f"steps needs to be 0 or more, got {steps}")
+    if not rate > 0:
+        raise ValueError(f"rate needs to be positive, got {rate}")
+    rate, gain, beta = (jnp.asarray(t, dtype) for t in (rate, gain, beta))
+    return _train(
+        list(params), x.astype(dtype), targets, rate, gain, beta, steps=int(steps), sigma=sigma
+    )
+
+
+def circle_spectrum(kernel: Float[ArrayLike, " n"]) -> Float[Array, " modes"]:
+    """Eigenvalues λ₀, λ₁, … of a rotation-invariant kernel for the uniform measure on the circle.
+
+    ``kernel`` holds Θ(x₀, x_j) at n equispaced angles 2πj/n, shape (n,). The Gram of these points
+    is circulant, so its spectrum is a discrete Fourier transform: λ_k = (1/n) Σ_j Θ_j cos(2πjk/n),
+    returned for k = 0 … n//2; λ_k with k > 0 belongs to both cos kγ and sin kγ.
+
+    Raises ``ValueError`` for another rank or fewer than 2 angles.
+    """
+    kernel = jnp.asarray(kernel)
+    if kernel.ndim != 1 or len(kernel) < 2:
+        raise ValueError(f"kernel needs shape (angles,), at least 2 of them, got {kernel.shape}")
+    return jnp.fft.rfft(kernel).real / len(kernel)
