@@ -13,7 +13,7 @@ anywidget, asks Python whether it is there, and then lets the reader type any va
 allows. The first frame is also plain HTML: a page without JavaScript shows it with its text.
 
 Colours: figures are drawn with the hexadecimal colours of ``book.mplstyle`` and black ink on a
-transparent ground; each becomes a CSS variable that ``explore.js`` sets for light and for dark.
+transparent ground; each becomes a CSS variable that ``explore.css`` sets for light and for dark.
 """
 
 import html
@@ -53,6 +53,11 @@ def _css_variables() -> dict[str, str]:
     return colours
 
 
+def _rounded(match: re.Match) -> str:
+    number = match[0]
+    return number if number.startswith("scale") else f"{float(number):.2f}".rstrip("0").rstrip(".")
+
+
 def svg(fig: Figure, *, name: str) -> str:
     """The figure as one compact inline ``<svg>``, and the figure closed.
 
@@ -82,9 +87,10 @@ def svg(fig: Figure, *, name: str) -> str:
 
     text = re.sub(r' id="([^"]*)"', keep, text)
     text = re.sub(r'(url\(|xlink:href=")#', rf"\1#{prefix}-", text)
-    text = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+    # scale factors keep their digits: 0.015625 is not 0.02
+    text = re.sub(r"scale\([^)]*\)|-?\d+\.\d{3,}", _rounded, text)
     # axes, ticks and letters whose colour is the default black carry no colour of their own
-    text = text.replace("<svg ", '<svg fill="var(--ntk-ink,#000000)" ', 1)
+    text = text.replace("<svg ", '<svg style="fill:var(--ntk-ink,#000000)" ', 1)
     for colour, variable in _css_variables().items():
         text = text.replace(colour, variable)
     return re.sub(r"\s*\n\s*", " ", text).strip()
@@ -125,6 +131,7 @@ class Explorer(anywidget.AnyWidget):
     """
 
     _esm = HERE / "explore.js"
+    _css = HERE / "explore.css"
     name = traitlets.Unicode().tag(sync=True)
     controls = traitlets.List().tag(sync=True)
     live = traitlets.List().tag(sync=True)

@@ -201,9 +201,7 @@ def mlp_ntk(
     x, y = as_inputs(x, y)
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
-    return _mlp_ntk(
-        params, x, y, jnp.asarray(gain, dtype), jnp.asarray(beta, dtype), sigma=sigma
-    )
+    return _mlp_ntk(params, x, y, jnp.asarray(gain, dtype), jnp.asarray(beta, dtype), sigma=sigma)
 
 
 # ---------------------------------------------------------------- what the chapter measures

@@ -22,6 +22,7 @@ for the activations listed in ``ACTIVATIONS``.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -72,7 +73,7 @@ def init(widths: Sequence[int], *, key: PRNGKeyArray, dtype: object = None) -> l
     if len(widths) < 2 or any(n < 1 for n in widths):
         raise ValueError(f"widths needs at least (n_in, n_out), each at least 1, got {widths}")
     layers = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in itertools.pairwise(widths):
         key, key_W, key_b = jax.random.split(key, 3)
         W = jax.random.normal(key_W, (n_out, n_in), dtype)
         b = jax.random.normal(key_b, (n_out,), dtype)
@@ -302,9 +303,7 @@ def next_moments(
 ) -> Moments:
     """From Σ^(ℓ) to Σ^(ℓ+1) = c·E[σ(u)σ(v)] + β²."""
     a, b, k = moments
-    return Moments(
-        *(gain * sigma.dual(*t) + beta**2 for t in ((a, a, a), (b, b, b), (a, b, k)))
-    )
+    return Moments(*(gain * sigma.dual(*t) + beta**2 for t in ((a, a, a), (b, b, b), (a, b, k))))
 
 
 @functools.partial(jax.jit, static_argnames=("depth", "sigma"))
@@ -359,9 +358,7 @@ def as_inputs(
         try:
             array = jnp.asarray(value)
         except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{name} needs a numeric array, got {type(value).__name__}"
-            ) from error
+            raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
         if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
             raise TypeError(f"{name} needs real numbers, got dtype {array.dtype}")
         if array.ndim != 2:

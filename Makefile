@@ -1,0 +1,78 @@
+# make book    build the book: _build/html/index.html
+# make test    lint, unit tests, notebooks, strict build, browser
+# The rest: make help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+HTML   := _build/html
+NOTEBOOKS := $(wildcard book/*.ipynb)
+
+# What executed notebooks depend on besides their own code. When it changes, all that was kept from
+# earlier executions goes: the name of the file $(FRESH) is this key.
+KEY   := $(shell cat $(sort $(wildcard ntk_lib/*.* book/data/*)) requirements.txt pyproject.toml | git hash-object --stdin)
+FRESH := _build/cache/key-$(KEY)
+PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
+READY := $(VENV)/pins-$(PINS)
+
+# The same numbers on every machine, and one compilation of each program for all steps.
+export JAX_PLATFORMS := cpu
+export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/_build/cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.2
+export MPLBACKEND := agg
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONDONTWRITEBYTECODE := 1
+
+JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint unit nbval browser bench serve notebooks pins clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
+
+$(READY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "The book needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Try: make PYTHON=python3.12" % (sys.executable, *v))'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+$(FRESH): | $(READY)
+	@rm -rf _build/cache _build/.doctrees
+	@mkdir -p $(@D) && touch $@
+
+book: $(READY) $(FRESH) ## build the book, executing what has changed
+	@$(JUPYTER_BOOK)
+	@echo; echo "The book is built. Open it with a double click, no server and no network needed:"; echo "  $(HTML)/index.html"
+
+test: lint unit nbval book browser ## everything that decides whether a change may land
+
+lint: $(READY) ## style, and notebooks in their stored form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/notebooks.py --check $(NOTEBOOKS)
+
+unit: $(READY) $(FRESH) ## tests of the library and of the sources
+	$(BIN)/python -m pytest tests --ignore tests/browser
+
+nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
+	$(BIN)/python -m pytest --nbval -p no:cacheprovider $(NOTEBOOKS)
+
+browser: $(READY) ## open the built book (make book) in a real browser
+	$(BIN)/python -m pytest tests/browser
+
+bench: $(READY) ## speed, as ratios measured side by side
+	$(BIN)/python -m benchmarks.empirical_ntk
+
+serve: book ## the built book on a local port
+	$(BIN)/python -m http.server --directory $(HTML) 8000
+
+notebooks: $(READY) $(FRESH) ## run the notebooks and store them in their normal form
+	$(BIN)/python scripts/notebooks.py $(NOTEBOOKS)
+
+pins: ## regenerate requirements.txt from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra book --extra test --no-header --annotation-style line pyproject.toml --output-file requirements.txt
+	echo "-e ." >> requirements.txt
+
+clean: ## remove what was built (not the virtual environment)
+	rm -rf _build

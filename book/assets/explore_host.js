@@ -1,0 +1,19 @@
+// The static page's kernel-less home for explorers. Sphinx embeds the widgets' state in the page;
+// each figure that names a model is given that model's own module (explore.js, carried in the
+// state), called as anywidget calls it. A blob is how a page opened from a file may import.
+addEventListener("DOMContentLoaded", async () => {
+  const holder = document.querySelector('script[type="application/vnd.jupyter.widget-state+json"]');
+  if (!holder) return;
+  const models = JSON.parse(holder.textContent).state;
+  const code = Object.values(models).find((entry) => entry.state._esm)?.state._esm;
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const { default: widget } = await import(url);
+  for (const figure of document.querySelectorAll("figure[data-explorer]")) {
+    const state = models[figure.dataset.explorer]?.state;
+    if (!state) continue;
+    const el = document.createElement("div");
+    widget.render({ model: { get: (name) => state[name] }, el });
+    figure.replaceWith(el);
+  }
+  document.documentElement.dataset.explorers = "ready";
+});
