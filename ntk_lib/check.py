@@ -23,12 +23,14 @@ def check(
     relative: float | None = None,
     below: float | None = None,
     above: float | None = None,
+    digits: int = 4,
 ) -> None:
     """Print a measurement beside its prediction, and fail if they disagree.
 
     Exactly one of the four tolerances is given. ``within`` bounds ``|measured - predicted|``,
     ``relative`` bounds it as a share of ``|predicted|``, ``below`` and ``above`` bound ``measured``
-    itself (strictly, and ``predicted`` is not used).
+    itself (strictly, and ``predicted`` is not used). ``digits`` are printed of each number: fewer
+    where the last ones differ between processors (results of float32 training, say).
 
     Raises ``AssertionError`` when the claim does not hold (also when ``measured`` is NaN) and
     ``ValueError`` when not exactly one tolerance is given.
@@ -41,14 +43,18 @@ def check(
     ((kind, bound),) = named.items()
     measured, predicted = float(measured), float(predicted)
     if kind == "below":
-        holds, expected = measured < bound, f"below {bound:.4g}"
+        holds, expected = measured < bound, f"below {bound:.{digits}g}"
     elif kind == "above":
-        holds, expected = measured > bound, f"above {bound:.4g}"
+        holds, expected = measured > bound, f"above {bound:.{digits}g}"
     else:
         slack = bound if kind == "within" else bound * abs(predicted)
         holds = abs(measured - predicted) <= slack
-        expected = f"{predicted:.4g} ± {slack:.2g}"
-    report = f"{claim}: {measured:.4g} (expected {expected})"
+        expected = f"{predicted:.{digits}g} ± {slack:.2g}"
+    shown = f"{measured:.{digits}g}"
+    if kind == "below" and abs(measured) < bound / 100:
+        # the digits of a rounding error differ between processors
+        shown = f"under {bound / 100:.{digits}g}"
+    report = f"{claim}: {shown} (expected {expected})"
     if not holds:
         raise AssertionError(f"does not hold: {report}")
     print(f"✓ {report}")

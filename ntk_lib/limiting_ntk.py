@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -50,6 +52,7 @@ __all__ = [
     "empirical_ntk",
     "mlp_ntk",
     "ntk",
+    "plot_on_circle",
     "random_kernels",
     "train",
 ]
@@ -258,6 +261,30 @@ def random_kernels(
         widths=widths,
         activation=sigma,
     )
+
+
+def plot_on_circle(
+    angles: Float[ArrayLike, " n"],
+    kernels: Float[ArrayLike, "draws n"],
+    limit: Float[ArrayLike, " n"],
+    *,
+    top: float,
+    title: str,
+) -> plt.Figure:
+    """Kernels of random networks (thin) and their limit (thick) against the angle on the circle.
+
+    The vertical axis runs from a little below 0 to ``top``, the same for all frames of a figure.
+    """
+    fig, ax = plt.subplots()
+    ax.plot(angles, np.asarray(kernels).T, color="C0", linestyle="-", linewidth=1)
+    ax.plot(angles, limit, color="black", linewidth=3)
+    ax.plot([], [], color="C0", linestyle="-", linewidth=1, label="networks")
+    ax.plot([], [], color="black", linewidth=3, label="limit")
+    ax.set(xlabel=r"angle $\gamma$", ylabel=r"$\Theta(x_0, x_\gamma)$", title=title)
+    ax.set_ylim(-0.05 * top, top)
+    ax.set_xticks([-np.pi, 0, np.pi], [r"$-\pi$", "0", r"$\pi$"])
+    ax.legend(loc="upper left")
+    return fig
 
 
 class Training(NamedTuple):

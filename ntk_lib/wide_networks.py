@@ -72,13 +72,13 @@ def init(widths: Sequence[int], *, key: PRNGKeyArray, dtype: object = None) -> l
     widths = tuple(widths)
     if len(widths) < 2 or any(n < 1 for n in widths):
         raise ValueError(f"widths needs at least (n_in, n_out), each at least 1, got {widths}")
-    layers = []
-    for n_in, n_out in itertools.pairwise(widths):
-        key, key_W, key_b = jax.random.split(key, 3)
-        W = jax.random.normal(key_W, (n_out, n_in), dtype)
-        b = jax.random.normal(key_b, (n_out,), dtype)
-        layers.append(Layer(W, b))
-    return layers
+    shapes = [(n_out, n_in + 1) for n_in, n_out in itertools.pairwise(widths)]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    # one draw for all layers: a draw for each would take five times as long to compile
+    numbers = jax.random.normal(key, (int(ends[-1]),), dtype)
+    parts = zip(jnp.split(numbers, ends[:-1]), shapes, strict=True)
+    tables = [part.reshape(shape) for part, shape in parts]
+    return [Layer(W=table[:, :-1], b=table[:, -1]) for table in tables]
 
 
 def preactivations(
