@@ -55,14 +55,18 @@ def _css_variables() -> dict[str, str]:
 
 def _rounded(match: re.Match) -> str:
     number = match[0]
-    return number if number.startswith("scale") else f"{float(number):.2f}".rstrip("0").rstrip(".")
+    if number.startswith("scale"):
+        return number
+    digits = 1 if abs(float(number)) >= 10 else 2
+    return f"{float(number):.{digits}f}".rstrip("0").rstrip(".")
 
 
 def svg(fig: Figure, *, name: str) -> str:
     """The figure as one compact inline ``<svg>``, and the figure closed.
 
     Ids are made from ``name``, so that two figures on a page do not share any; ids that nothing
-    refers to are dropped, coordinates rounded to a hundredth of a point, colours made variables.
+    refers to are dropped, coordinates rounded to a tenth of a point (a hundredth for small ones),
+    colours made variables.
     """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -72,7 +76,9 @@ def svg(fig: Figure, *, name: str) -> str:
     plt.close(fig)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # matplotlib's style element would apply to the whole page: explore.css has its two rules
+    cut = r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>"
+    text = re.sub(cut, "", text, flags=re.DOTALL)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()
     opening = (
         f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" '
@@ -89,10 +95,10 @@ def svg(fig: Figure, *, name: str) -> str:
     text = re.sub(r'(url\(|xlink:href=")#', rf"\1#{prefix}-", text)
     # scale factors keep their digits: 0.015625 is not 0.02
     text = re.sub(r"scale\([^)]*\)|-?\d+\.\d{3,}", _rounded, text)
-    # axes, ticks and letters whose colour is the default black carry no colour of their own
-    text = text.replace("<svg ", '<svg style="fill:var(--ntk-ink,#000000)" ', 1)
     for colour, variable in _css_variables().items():
         text = text.replace(colour, variable)
+    # letters, whose colour is the default black, carry no colour of their own
+    text = text.replace("<svg ", '<svg style="fill:var(--ntk-ink,#000000)" ', 1)
     return re.sub(r"\s*\n\s*", " ", text).strip()
 
 

@@ -277,9 +277,9 @@ def plot_on_circle(
     """
     fig, ax = plt.subplots()
     ax.plot(angles, np.asarray(kernels).T, color="C0", linestyle="-", linewidth=1)
-    ax.plot(angles, limit, color="black", linewidth=3)
+    ax.plot(angles, limit, color="black", linestyle="-", linewidth=3)
     ax.plot([], [], color="C0", linestyle="-", linewidth=1, label="networks")
-    ax.plot([], [], color="black", linewidth=3, label="limit")
+    ax.plot([], [], color="black", linestyle="-", linewidth=3, label="limit")
     ax.set(xlabel=r"angle $\gamma$", ylabel=r"$\Theta(x_0, x_\gamma)$", title=title)
     ax.set_ylim(-0.05 * top, top)
     ax.set_xticks([-np.pi, 0, np.pi], [r"$-\pi$", "0", r"$\pi$"])

@@ -1,0 +1,489 @@
+"""The built book as a reader meets it: offline, by keyboard, on a phone, in the dark."""
+
+import functools
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import matplotlib as mpl
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, expect
+
+REPO = Path(__file__).parents[2]
+SITE = REPO / "_build" / "html"
+if not (SITE / "index.html").exists():
+    pytest.fail(f"There is no built book in {SITE}: run `make book` first.", pytrace=False)
+
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+LIVE = "figure.ntk-explorer:has(.ntk-controls)"
+
+
+class Source(HTMLParser):
+    """What a page's file says before any script runs: its tags with their attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.widget_state = ""
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data):
+        if self.cdata_elem == "script" and self.tags[-1][1].get("type") == WIDGET_STATE:
+            self.widget_state += data
+
+    @property
+    def redirects(self) -> bool:
+        return any(
+            t == "meta" and a.get("http-equiv", "").lower() == "refresh" for t, a in self.tags
+        )
+
+    @property
+    def explorers(self) -> int:
+        return sum(t == "figure" and "data-explorer" in a for t, a in self.tags)
+
+    @property
+    def anchors(self) -> set[str]:
+        return {a[name] for _, a in self.tags for name in ("id", "name") if name in a}
+
+
+@functools.cache
+def source(page: str) -> Source:
+    return Source(SITE / page)
+
+
+FILES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if path.relative_to(SITE).parts[0] not in {"_static", "_sources"}
+)
+PAGES = [page for page in FILES if not source(page).redirects]
+EXPLORED = [page for page in PAGES if source(page).explorers]
+
+every_page = pytest.mark.parametrize("page", PAGES, scope="module")
+every_page_with_explorers = pytest.mark.parametrize("page", EXPLORED, scope="module")
+light_and_dark = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+def address(page: str) -> str:
+    return (SITE / page).as_uri()
+
+
+# ---------------------------------------------------------------- the files
+
+
+def test_the_book_has_pages_with_explorers():
+    assert EXPLORED
+
+
+REMOTE = re.compile(r"(^|[\s,])\s*(https?:)?//", re.IGNORECASE)
+REMOTE_CSS = re.compile(r"(?:url\(|@import)\s*['\"]?\s*(?:https?:)?//[^'\")\s]*", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_no_tag_loads_from_another_site(page):
+    loads = [
+        f"<{tag} {name}={attributes[name]!r}>"
+        for tag, attributes in source(page).tags
+        for name in ("src", "srcset", "href", "xlink:href", "data", "poster")
+        if tag != "a" and REMOTE.search(attributes.get(name, ""))
+    ]
+    assert loads + REMOTE_CSS.findall(source(page).text) == []
+
+
+def test_no_style_sheet_loads_from_another_site():
+    found = {
+        path.relative_to(SITE).as_posix(): loads
+        for path in SITE.rglob("*.css")
+        if (loads := REMOTE_CSS.findall(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_internal_links_and_anchors_resolve(page):
+    broken = []
+    for tag, attributes in source(page).tags:
+        link = attributes.get("href")
+        if tag != "a" or not link or link == "#" or urlsplit(link).scheme:
+            continue
+        parts = urlsplit(link)
+        target = (SITE / page).parent / unquote(parts.path) if parts.path else SITE / page
+        target = target.resolve()
+        if not target.is_file():
+            broken.append(f"{link}: no such file")
+        elif parts.fragment and target.suffix == ".html":
+            known = source(target.relative_to(SITE.resolve()).as_posix()).anchors
+            if unquote(parts.fragment) not in known:
+                broken.append(f"{link}: no such anchor")
+    assert broken == []
+
+
+def test_code_of_the_explorers_is_at_most_20_kilobytes():
+    files = ["ntk_lib/explore.js", "ntk_lib/explore.css", "book/assets/explore_host.js"]
+    assert sum((REPO / name).stat().st_size for name in files) <= 20_000
+
+
+@every_page_with_explorers
+def test_frames_of_a_page_are_at_most_300_kilobytes_compressed(page):
+    state = source(page).widget_state
+    assert len(json.loads(state)["state"]) == source(page).explorers
+    assert len(gzip.compress(state.encode())) <= 300_000
+
+
+# ---------------------------------------------------------------- opening a page
+
+
+OPEN_EVERYTHING = """() => {
+  document.querySelectorAll('details').forEach((node) => (node.open = true));
+  document.querySelectorAll('.toggle-hidden button.toggle-button').forEach((b) => b.click());
+  document.getAnimations().forEach((animation) => animation.finish());
+}"""
+
+
+@pytest.fixture(scope="module")
+def desk(page, visits):
+    """The page on a desk, opened with a double click; its tests share it."""
+    with visits() as visit:
+        here = visit(address(page))
+        here.page.wait_for_load_state("networkidle")
+        yield here
+
+
+@pytest.fixture(scope="module")
+def phone(page, visits):
+    """The page on a phone, with everything open that can be; its tests only look."""
+    with visits() as visit:
+        here = visit(
+            address(page), viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True
+        )
+        here.page.evaluate(OPEN_EVERYTHING)
+        yield here.page
+
+
+@every_page
+def test_opens_from_a_file_with_the_network_cut(desk):
+    assert (desk.left, desk.complaints) == ([], [])
+
+
+@every_page
+def test_opens_from_a_sub_folder_of_a_server(page, visit, server):
+    here = visit(f"{server}/{page}")
+    here.page.wait_for_load_state("networkidle")
+    assert (here.left, here.complaints) == ([], [])
+
+
+def test_the_front_door_leads_into_the_book(visit):
+    here = visit(address("index.html"))
+    expect(here.page.locator("article h1")).to_be_visible()
+    assert (here.left, here.complaints) == ([], [])
+
+
+def test_search_finds_pages_from_a_file(visit):
+    here = visit(address("search.html") + "?q=kernel")
+    expect(here.page.locator("#search-results li").first).to_be_visible()
+    here.page.wait_for_load_state("networkidle")
+    assert (here.left, here.complaints) == ([], [])
+
+
+@every_page
+def test_every_picture_has_a_name(desk):
+    nameless = desk.page.evaluate(
+        """() => {
+          const named = (node) => node.getAttribute('aria-label')?.trim()
+            || document.getElementById(node.getAttribute('aria-labelledby'))?.textContent.trim()
+            || node.querySelector(':scope > title')?.textContent.trim();
+          // what is in a button or in a picture is not announced: the button or the picture is
+          const quiet = '[aria-hidden=true], button, [role=img] *';
+          const images = [...document.images].filter((img) => !img.alt.trim());
+          const drawings = [...document.querySelectorAll('svg, [role=img]')]
+            .filter((node) => !named(node) && !node.closest(quiet));
+          return [...images, ...drawings].map((node) => node.outerHTML.slice(0, 200));
+        }"""
+    )
+    assert nameless == []
+
+
+@every_page
+def test_mathematics_is_rendered_and_its_fonts_load(desk):
+    found = desk.page.evaluate(
+        r"""async () => {
+          await document.fonts.ready;
+          const text = document.body.cloneNode(true);
+          text.querySelectorAll('script, style, noscript, pre, code, .katex')
+            .forEach((node) => node.remove());
+          const raw = /\$[^\s$][^$\n]*\$|\\\(|\\\[|\\begin\{/g;
+          const fonts = [...document.fonts].filter((font) => font.family.startsWith('KaTeX'));
+          return {
+            raw: text.textContent.match(raw) ?? [],
+            errors: [...document.querySelectorAll('.katex-error, merror')].map((n) => n.outerHTML),
+            unrendered: [...document.querySelectorAll('span.math, div.math')]
+              .filter((node) => !node.querySelector('.katex')).map((node) => node.outerHTML),
+            lost: fonts.filter((font) => font.status === 'error').map((font) => font.family),
+            formulas: document.querySelectorAll('.katex').length,
+            loaded: fonts.filter((font) => font.status === 'loaded').length,
+          };
+        }"""
+    )
+    formulas, loaded = found.pop("formulas"), found.pop("loaded")
+    assert found == {"raw": [], "errors": [], "unrendered": [], "lost": []}
+    assert loaded or not formulas, "no KaTeX font was loaded"
+
+
+# ---------------------------------------------------------------- explorers
+
+
+def controls(explorer: Locator, kind: str) -> list[Locator]:
+    return explorer.locator(f"{kind}[data-control]").all()
+
+
+def named(explorer: Locator, control: Locator | None = None) -> str:
+    name = explorer.get_attribute("data-name") or "explorer"
+    return f"{name}, {control.get_attribute('data-control')}" if control else name
+
+
+def picture(explorer: Locator) -> str:
+    return explorer.locator(".ntk-picture").inner_html()
+
+
+@every_page_with_explorers
+def test_every_explorer_comes_alive(page, desk):
+    assert desk.page.locator(LIVE).count() == source(page).explorers
+    for explorer in desk.page.locator(LIVE).all():
+        expect(explorer.locator(".ntk-picture")).to_have_accessible_name(re.compile(r"\S"))
+        expect(explorer.locator(".ntk-text")).to_have_text(re.compile(r"\S"))
+
+
+@every_page_with_explorers
+def test_every_step_of_every_slider_changes_the_picture_and_what_is_said(desk):
+    same = []
+    for explorer in desk.page.locator(LIVE).all():
+        for slider in controls(explorer, "input[type=range]"):
+            expect(slider).to_have_accessible_name(re.compile(r"\S"))
+            last = int(slider.get_attribute("max"))
+            seen = []
+            for value in range(last + 1):
+                slider.fill(str(value))
+                seen.append((picture(explorer), slider.get_attribute("aria-valuetext")))
+            for value in range(last):
+                before, after = seen[value], seen[value + 1]
+                if before[0] == after[0] or before[1] == after[1] or not after[1]:
+                    same.append(f"{named(explorer, slider)}: {before[1]} to {after[1]}")
+            assert last > 0
+    assert same == []
+    assert desk.complaints == []
+
+
+@every_page_with_explorers
+def test_every_entry_of_every_menu_changes_the_picture(desk):
+    same = []
+    for explorer in desk.page.locator(LIVE).all():
+        for menu in controls(explorer, "select"):
+            expect(menu).to_have_accessible_name(re.compile(r"\S"))
+            words = menu.locator("option").all_inner_texts()
+            seen = []
+            for index in range(len(words)):
+                menu.select_option(index=index)
+                seen.append(picture(explorer))
+            if len(set(seen)) < len(words):
+                same.append(f"{named(explorer, menu)}: {words}")
+    assert same == []
+    assert desk.complaints == []
+
+
+@every_page_with_explorers
+def test_sliders_obey_the_keyboard(desk):
+    for explorer in desk.page.locator(LIVE).all():
+        for slider in controls(explorer, "input[type=range]"):
+            last = slider.get_attribute("max")
+            slider.focus()
+            for key, value in [
+                ("Home", "0"),
+                ("ArrowRight", "1"),
+                ("ArrowLeft", "0"),
+                ("End", last),
+            ]:
+                before = picture(explorer), slider.input_value()
+                desk.page.keyboard.press(key)
+                expect(slider, f"{named(explorer, slider)}: {key}").to_have_value(value)
+                assert (picture(explorer) != before[0]) == (value != before[1])
+
+
+@every_page_with_explorers
+def test_play_starts_stops_and_ends_by_keyboard(page, visit):
+    here = visit(address(page), clock=True)
+    clock, keyboard = here.page.clock, here.page.keyboard
+    clock.pause_at("2100-01-01")
+    for button in here.page.locator(f"{LIVE} .ntk-play").all():
+        slider = button.locator("xpath=..").locator("input[type=range]")
+        slider.fill("0")
+        expect(button).to_have_accessible_name(re.compile("^Play "))
+        button.focus()
+        keyboard.press("Enter")
+        expect(button).to_have_accessible_name(re.compile("^Stop "))
+        for _ in range(50):
+            clock.run_for(100)
+            if slider.input_value() != "0":
+                break
+        expect(slider).to_have_value("1")
+        keyboard.press("Space")
+        expect(button).to_have_accessible_name(re.compile("^Play "))
+        clock.run_for(10_000)
+        expect(slider).to_have_value("1")
+        keyboard.press("Enter")
+        clock.run_for(60_000)
+        expect(slider).to_have_value(slider.get_attribute("max"))
+        expect(button).to_have_accessible_name(re.compile("^Play "))
+
+
+@every_page_with_explorers
+def test_nothing_plays_for_readers_who_ask_for_less_motion(page, visit):
+    here = visit(address(page), reduced_motion="reduce")
+    assert here.page.locator(f"{LIVE} .ntk-play:visible").count() == 0
+
+
+@every_page_with_explorers
+def test_without_scripts_the_first_frame_and_its_text_stand(page, visit):
+    here = visit(address(page), scripts=False)
+    figures = here.page.locator("figure[data-explorer]")
+    assert figures.count() == source(page).explorers
+    for figure in figures.all():
+        expect(figure.locator(".ntk-picture > *").first).to_be_visible()
+        expect(figure.locator(".ntk-text")).to_be_visible()
+        expect(figure.locator(".ntk-text")).to_have_text(re.compile(r"\S"))
+
+
+# ---------------------------------------------------------------- seen by everybody
+
+
+def serious(page, **options) -> str:
+    """What axe finds on the page that keeps somebody from reading it, one paragraph a place."""
+    # preload would fetch the style sheets again, which a page opened from a file may not
+    options |= {"preload": False, "resultTypes": ["violations"]}
+    found = [
+        f"{rule['id']} ({rule['impact']}) at {' '.join(map(str, node['target']))}\n"
+        f"    {node['html'][:160]}\n    {' '.join(node['failureSummary'].split())}"
+        for rule in Axe().run(page, options=options).response["violations"]
+        if rule["impact"] in {"serious", "critical"}
+        for node in rule["nodes"]
+    ]
+    return "\n".join([f"{len(found)} places", *found]) if found else ""
+
+
+@light_and_dark
+@every_page
+def test_axe_finds_nothing_serious(page, scheme, visit):
+    here = visit(address(page), color_scheme=scheme)
+    here.page.evaluate(OPEN_EVERYTHING)
+    found = serious(here.page)
+    assert not found, found
+
+
+@every_page
+def test_what_scrolls_in_a_narrow_window_is_reached_by_keyboard(phone):
+    found = serious(phone, runOnly=["scrollable-region-focusable"])
+    assert not found, found
+
+
+@every_page
+def test_fits_a_phone(phone):
+    measured = phone.evaluate(
+        """() => ({
+          page: document.documentElement.scrollWidth,
+          screen: document.documentElement.clientWidth,
+          wide: [...document.querySelectorAll('main *')]
+            .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
+            .map((node) => node.outerHTML.slice(0, 100)).slice(0, 5),
+        })"""
+    )
+    assert measured["page"] <= measured["screen"], measured
+
+
+@every_page
+def test_no_formula_is_cut_off_on_a_phone(phone):
+    cut = phone.evaluate(
+        """() => [...document.querySelectorAll('article .katex-html')].filter((formula) => {
+          const parts = [...formula.querySelectorAll('.base')]
+            .map((part) => part.getBoundingClientRect());
+          const left = Math.min(...parts.map((part) => part.left));
+          const right = Math.max(...parts.map((part) => part.right));
+          let clip = formula, style;
+          do style = getComputedStyle(clip);
+          while ((style.overflowX === 'visible' || clip.scrollWidth <= clip.clientWidth)
+            && (clip = clip.parentElement));
+          const edge = clip?.getBoundingClientRect() ?? { left: 0, right: innerWidth };
+          const scrolls = clip && /auto|scroll/.test(style.overflowX);
+          return left < edge.left - 1 || (!scrolls && right > edge.right + 1);
+        }).map((formula) => formula.parentElement.querySelector('annotation').textContent)"""
+    )
+    assert cut == []
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(r, g, b)`` (WCAG 2)."""
+    channels = [float(value) / 255 for value in re.findall(r"[\d.]+", colour)]
+    assert len(channels) == 3, f"{colour} is not an opaque colour"
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(w * c for w, c in zip([0.2126, 0.7152, 0.0722], linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.fixture
+def colours(visit):
+    """``colours(page, scheme)``: what the explorers of a page are drawn in, and on what."""
+    style = mpl.rc_params_from_file(REPO / "ntk_lib" / "book.mplstyle", use_default_template=False)
+    cycle = style["axes.prop_cycle"].by_key()["color"]
+    wanted = {f"curve {i}": f"var(--ntk-c{i}, #{c.strip('#')})" for i, c in enumerate(cycle)}
+    wanted["ink"] = "var(--ntk-ink, #000000)"
+
+    def read(page: str, scheme: str) -> list[dict[str, str]]:
+        return visit(address(page), color_scheme=scheme).page.evaluate(
+            """([live, wanted]) => [...document.querySelectorAll(live)].map((explorer) => {
+              const found = { text: getComputedStyle(explorer.querySelector('.ntk-text')).color };
+              const probe = explorer.appendChild(document.createElement('span'));
+              for (const [name, value] of Object.entries(wanted)) {
+                probe.style.color = value;
+                found[name] = getComputedStyle(probe).color;
+              }
+              probe.remove();
+              let node = explorer, ground;
+              do ground = getComputedStyle(node).backgroundColor;
+              while (ground === 'rgba(0, 0, 0, 0)' && (node = node.parentElement));
+              return { ...found, ground };
+            })""",
+            [LIVE, wanted],
+        )
+
+    return read
+
+
+@light_and_dark
+@every_page_with_explorers
+def test_ink_text_and_curves_stand_out_from_the_page(page, scheme, colours):
+    faint = set()
+    for found in colours(page, scheme):
+        ground = found.pop("ground")
+        for name, colour in found.items():
+            ratio = contrast(colour, ground)
+            if ratio < (3.0 if name.startswith("curve") else 4.5):
+                faint.add(f"{name} {colour} on {ground}: {ratio:.2f}")
+    assert sorted(faint) == []
+
+
+@every_page_with_explorers
+def test_ink_follows_the_theme(page, colours):
+    for light, dark in zip(colours(page, "light"), colours(page, "dark"), strict=True):
+        assert light["ink"] != dark["ink"]
+        assert light["ground"] != dark["ground"]

@@ -1,0 +1,909 @@
+"""Finite networks, dual activations and the NNGP kernel, each against an independent computation.
+
+The independent ones are written in NumPy, one pair of points at a time: smooth dual activations by
+Gauss–Hermite or dense quadrature, those with a kink by an integral over the angle cut at the kinks.
+"""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erf
+
+from ntk_lib.wide_networks import (
+    ACTIVATIONS,
+    Layer,
+    apply,
+    as_activation,
+    as_inputs,
+    check_numbers,
+    first_moments,
+    init,
+    leaky_relu,
+    next_moments,
+    nngp,
+    preactivations,
+    quadrature,
+)
+
+quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
+KEY = jax.random.key(0)
+RNG_SEED = 20180620
+NAMES = ["relu", "leaky_relu", "erf", "sin", "cos"]
+
+
+@pytest.fixture
+def no_hook():
+    """What a user without the import hook meets: our own message, not the type checker's."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def points(n, d, seed=0, dtype="float64"):
+    """Random points whose norms spread over two decades, 0.1 to 10."""
+    rng = np.random.default_rng([RNG_SEED, seed])
+    x = rng.normal(size=(n, d))
+    x *= 10 ** rng.uniform(-1, 1, (n, 1)) / np.linalg.norm(x, axis=1, keepdims=True)
+    return x.astype(dtype)
+
+
+# ---------------------------------------------------------------- finite networks
+
+NUMPY = {
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.maximum(z, 0) + 0.01 * np.minimum(z, 0),
+    "erf": erf,
+    "sin": np.sin,
+    "cos": np.cos,
+}
+
+
+def numpy_preactivations(params, point, name, gain, beta):
+    """One point through the network, unit by unit, as section 2 of the paper writes it."""
+    alpha, layers = list(point), []
+    for W, b in params:
+        layer = []
+        for row, bias in zip(np.asarray(W), np.asarray(b), strict=True):
+            total = sum(w * a for w, a in zip(row, alpha, strict=True))
+            layer.append(total / math.sqrt(len(alpha)) + beta * bias)
+        layers.append(np.array(layer))
+        alpha = [math.sqrt(gain) * NUMPY[name](z) for z in layer]
+    return layers
+
+
+def test_init_gives_one_layer_a_pair_of_widths():
+    params = init((3, 5, 7, 2), key=KEY)
+    assert [(layer.W.shape, layer.b.shape) for layer in params] == [
+        ((5, 3), (5,)),
+        ((7, 5), (7,)),
+        ((2, 7), (2,)),
+    ]
+
+
+def test_init_follows_the_key_and_nothing_else():
+    first, again = init((3, 5, 2), key=KEY), init((3, 5, 2), key=KEY)
+    other = init((3, 5, 2), key=jax.random.key(1))
+    for a, b, c in zip(*(jax.tree.leaves(p) for p in (first, again, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.any(np.asarray(a) == np.asarray(c))
+
+
+def test_init_takes_a_dtype_and_has_jaxs_default(dtype):
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(init((2, 3), key=KEY))} == {dtype}
+    leaves = jax.tree.leaves(init((2, 3), key=KEY, dtype=jnp.float16))
+    assert {leaf.dtype.name for leaf in leaves} == {"float16"}
+
+
+def test_init_takes_numpy_integers():
+    assert init(np.array([2, 3]), key=KEY)[0].W.shape == (3, 2)
+
+
+def test_every_parameter_is_an_independent_standard_normal(x64):
+    # many small networks: moments of each parameter and all covariances between parameters
+    draws = 40_000
+    keys = jax.random.split(jax.random.key(3), draws)
+    networks = jax.vmap(lambda key: init((2, 2, 1), key=key))(keys)
+    flat = np.concatenate([t.reshape(draws, -1) for t in jax.tree.leaves(networks)], axis=1)
+    assert flat.shape[1] == 9
+    five_se = 5 / math.sqrt(draws)
+    np.testing.assert_allclose(flat.mean(0), 0, atol=five_se)
+    np.testing.assert_allclose((flat**3).mean(0), 0, atol=five_se * math.sqrt(15))
+    np.testing.assert_allclose((flat**4).mean(0), 3, atol=five_se * math.sqrt(96))
+    off_diagonal = 1 - np.eye(9)
+    second = flat.T @ flat / draws
+    np.testing.assert_allclose(second * off_diagonal, 0, atol=five_se)
+    np.testing.assert_allclose(np.diag(second), 1, atol=five_se * math.sqrt(2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preactivations_are_those_of_a_unit_by_unit_computation(name, x64):
+    params = init((3, 4, 6, 2), key=KEY)
+    x = points(5, 3)
+    layers = preactivations(params, jnp.asarray(x), activation=name, gain=1.7, beta=0.3)
+    assert [layer.shape for layer in layers] == [(5, 4), (5, 6), (5, 2)]
+    for i, point in enumerate(x):
+        expected = numpy_preactivations(params, point, name, 1.7, 0.3)
+        for layer, values in zip(layers, expected, strict=True):
+            np.testing.assert_allclose(layer[i], values, rtol=1e-12, atol=1e-13)
+
+
+def test_the_networks_defaults_are_those_of_the_paper(x64):
+    params, x = init((3, 4, 2), key=KEY), points(1, 3)
+    expected = numpy_preactivations(params, x[0], "relu", 1.0, 0.1)[-1]
+    np.testing.assert_allclose(apply(params, jnp.asarray(x))[0], expected, rtol=1e-13)
+
+
+def test_apply_is_the_last_preactivation(dtype):
+    params, x = init((3, 4, 2), key=KEY), jnp.asarray(points(5, 3, dtype=dtype))
+    options = {"activation": "sin", "gain": 2.0, "beta": 0.5}
+    out = apply(params, x, **options)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out, preactivations(params, x, **options)[-1])
+
+
+def test_one_point_a_batch_and_a_batch_of_batches_agree(x64):
+    params, x = init((3, 8, 2), key=KEY), jnp.asarray(points(6, 3))
+    batch = apply(params, x)
+    assert apply(params, x[0]).shape == (2,)
+    np.testing.assert_allclose([apply(params, point) for point in x], batch, rtol=1e-12)
+    np.testing.assert_allclose(jax.vmap(lambda p: apply(params, p))(x), batch, rtol=1e-12)
+    nested = apply(params, x.reshape(2, 3, 3))
+    np.testing.assert_allclose(nested, batch.reshape(2, 3, 2), rtol=1e-12)
+
+
+def test_without_bias_a_relu_network_is_positively_homogeneous(x64):
+    params, x = init((3, 8, 8, 1), key=KEY), jnp.asarray(points(4, 3))
+    np.testing.assert_allclose(
+        apply(params, 4.0 * x, beta=0.0), 4.0 * apply(params, x, beta=0.0), rtol=1e-14
+    )
+
+
+def test_integer_inputs_keep_the_bias(no_hook, x64):
+    # converting beta to the dtype of x would make it the integer 0
+    params = init((2, 3, 1), key=KEY)
+    np.testing.assert_array_equal(
+        apply(params, jnp.array([[1, 2]])), apply(params, jnp.array([[1.0, 2.0]]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("widths", "error"),
+    [
+        pytest.param((2,), ValueError, id="one-width"),
+        pytest.param((), ValueError, id="none"),
+        pytest.param((2, 0, 1), ValueError, id="zero"),
+        pytest.param((2, -3), ValueError, id="negative"),
+        pytest.param((2, 2.5, 1), TypeError, id="fraction"),
+        pytest.param((2, "3"), TypeError, id="word"),
+        pytest.param(5, TypeError, id="not-a-sequence"),
+    ],
+)
+def test_init_refuses_bad_widths(no_hook, widths, error):
+    with pytest.raises(error, match=r"^widths needs"):
+        init(widths, key=KEY)
+
+
+@pytest.mark.parametrize("function", [apply, preactivations])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3), (2, 4, 1)])
+def test_a_network_refuses_inputs_of_another_dimension(no_hook, function, shape):
+    with pytest.raises(ValueError, match=r"^x needs a last axis of 2, the network's inputs, got"):
+        function(init((2, 3, 1), key=KEY), jnp.ones(shape))
+
+
+@pytest.mark.parametrize("function", [apply, preactivations])
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        pytest.param({"activation": "gelu"}, ValueError, "activation needs .*'gelu'", id="name"),
+        pytest.param({"activation": jnp.tanh}, TypeError, "activation needs", id="function"),
+        pytest.param({"params": []}, ValueError, "params needs", id="no-layers"),
+        pytest.param({"x": "two points"}, TypeError, "x needs", id="words"),
+        pytest.param({"x": jnp.array([1j, 2.0])}, TypeError, "x needs real", id="complex"),
+    ],
+)
+def test_a_network_refuses_bad_arguments(no_hook, function, changed, error, says):
+    arguments = {"params": init((2, 3, 1), key=KEY), "x": jnp.ones(2)} | changed
+    with pytest.raises(error, match=f"^{says}"):
+        function(arguments.pop("params"), arguments.pop("x"), **arguments)
+
+
+# ---------------------------------------------------------------- dual activations
+
+
+def numpy_gauss_hermite(f, g, a, b, k, nodes=100):
+    """E[f(u)g(v)] for (u, v) ~ N(0, [[a, k], [k, b]]), smooth f and g of moderate variance."""
+    z, w = np.polynomial.hermite.hermgauss(nodes)
+    z1, z2 = np.meshgrid(np.sqrt(2) * z, np.sqrt(2) * z, indexing="ij")
+    u = np.sqrt(a) * z1
+    v = k / np.sqrt(a) * z1 + np.sqrt(max(b - k * k / a, 0.0)) * z2
+    return np.sum(np.outer(w, w) * f(u) * g(v)) / np.pi
+
+
+def numpy_grid(f, g, a, b, k, reach=9.0, steps=1201):
+    """The same on a dense equispaced grid, which keeps its accuracy at large variance."""
+    z = np.linspace(-reach, reach, steps)
+    w = np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
+    u = np.sqrt(a) * z[:, None]
+    v = k / np.sqrt(a) * z[:, None] + np.sqrt(max(b - k * k / a, 0.0)) * z[None, :]
+    return np.sum(np.outer(w, w) * f(u) * g(v))
+
+
+def numpy_polar(f, g, a, b, k, radial):
+    """The same for f, g positively homogeneous: u = r√a cos φ, v = r√b cos(φ − θ).
+
+    Only the angle is left to integrate, and between the kinks the integrand is a trigonometric
+    polynomial: ``radial`` is E[r^(degrees of f and g)], 2 for functions and 1 for derivatives.
+    """
+    theta = np.arccos(np.clip(k / np.sqrt(a * b), -1, 1))
+    kinks = np.array([np.pi / 2, 3 * np.pi / 2, theta + np.pi / 2, theta + 3 * np.pi / 2])
+    ends = np.unique(np.concatenate([[0, 2 * np.pi], kinks % (2 * np.pi)]))
+    z, w = np.polynomial.legendre.leggauss(40)
+    total = 0.0
+    for low, high in itertools.pairwise(ends):
+        phi = low + (high - low) * (z + 1) / 2
+        values = f(np.sqrt(a) * np.cos(phi)) * g(np.sqrt(b) * np.cos(phi - theta))
+        total += np.sum(w * values) * (high - low) / 2
+    return radial * total / (2 * np.pi)
+
+
+SMOOTH = {
+    "erf": (erf, lambda z: 2 / np.sqrt(np.pi) * np.exp(-z * z)),
+    "sin": (np.sin, np.cos),
+    "cos": (np.cos, lambda z: -np.sin(z)),
+}
+SLOPES = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0)} | {
+    f"slopes {p} {q}": (p, q) for p, q in [(0.2, 1.0), (-1.0, 1.0), (1.0, 1.0), (-0.3, -2.0)]
+}
+COVARIANCES = [
+    (1.0, 1.0, 0.0),
+    (1.0, 1.0, 0.5),
+    (1.0, 1.0, -0.99),
+    (0.3, 2.0, 0.6),
+    (2.0, 0.1, -0.4),
+    (1.5, 1.5, 1.5),
+    (1.5, 0.6, -math.sqrt(0.9)),
+    (0.01, 0.02, 0.005),
+]
+SPREAD = [(30.0, 20.0, 5.0), (30.0, 0.01, -0.5), (20.0, 20.0, 19.9)]
+
+
+def activation_of(name):
+    return ACTIVATIONS[name] if name in ACTIVATIONS else leaky_relu(*SLOPES[name])
+
+
+def duals(sigma, a, b, k):
+    """Both expectations at one covariance, as Python floats."""
+    a, b, k = (jnp.asarray(t, float) for t in (a, b, k))
+    return float(sigma.dual(a, b, k)), float(sigma.dual_prime(a, b, k))
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_smooth_duals_are_gauss_hermite_integrals(name, covariance, x64):
+    f, slope = SMOOTH[name]
+    dual, dual_prime = duals(ACTIVATIONS[name], *covariance)
+    assert dual == pytest.approx(numpy_gauss_hermite(f, f, *covariance), abs=1e-9)
+    assert dual_prime == pytest.approx(numpy_gauss_hermite(slope, slope, *covariance), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("covariance", SPREAD)
+def test_smooth_duals_hold_at_large_variance(name, covariance, x64):
+    f, slope = SMOOTH[name]
+    dual, dual_prime = duals(ACTIVATIONS[name], *covariance)
+    assert dual == pytest.approx(numpy_grid(f, f, *covariance), abs=1e-9)
+    assert dual_prime == pytest.approx(numpy_grid(slope, slope, *covariance), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SLOPES)
+@pytest.mark.parametrize("covariance", COVARIANCES + SPREAD)
+def test_duals_with_a_kink_are_integrals_over_the_angle(name, covariance, x64):
+    p, q = SLOPES[name]
+    f, slope = (lambda z: np.where(z > 0, q * z, p * z)), (lambda z: np.where(z > 0, q, p))
+    dual, dual_prime = duals(activation_of(name), *covariance)
+    assert dual == pytest.approx(numpy_polar(f, f, *covariance, radial=2), rel=1e-9, abs=1e-9)
+    # at ρ = −1 the angle is known to the root of the rounding error
+    tolerance = 1e-7 if covariance[2] ** 2 > 0.99 * covariance[0] * covariance[1] else 1e-9
+    expected = numpy_polar(slope, slope, *covariance, radial=1)
+    assert dual_prime == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "slopes 0.2 1.0"])
+def test_the_derivative_dual_is_the_derivative_of_the_dual(name, x64):
+    # d/dk E[σ(u)σ(v)] = E[σ'(u)σ'(v)]  (Price's theorem), by automatic differentiation
+    sigma = activation_of(name)
+    a, b, k = (
+        jnp.array(t) for t in ([1.0, 0.3, 5.0, 0.2], [1.0, 2.0, 4.0, 3.0], [0.3, -0.6, 4.0, 0.0])
+    )
+    slope = jax.grad(lambda t: sigma.dual(a, b, t).sum())(k)
+    np.testing.assert_allclose(slope, sigma.dual_prime(a, b, k), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "slopes 0.2 1.0"])
+def test_an_activations_function_is_what_its_name_says(name, dtype):
+    z = np.linspace(-3, 3, 13, dtype=dtype)
+    p, q = SLOPES.get(name, (0, 0))
+    expected = NUMPY[name] if name in NUMPY else (lambda z: np.where(z > 0, q * z, p * z))
+    value = activation_of(name).function(jnp.asarray(z))
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, expected(z), rtol=1e-6 if dtype == "float32" else 1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_duals_broadcast_and_keep_the_dtype(name, dtype):
+    sigma = ACTIVATIONS[name]
+    a, b, k = jnp.ones((3, 1), dtype), jnp.ones((1, 4), dtype), jnp.zeros((3, 4), dtype)
+    for dual in (sigma.dual, sigma.dual_prime):
+        assert dual(a, b, k).shape == (3, 4)
+        assert dual(a, b, k).dtype == dtype
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_activations_carry_their_name(name):
+    assert ACTIVATIONS[name].name == name
+    assert as_activation(name) is ACTIVATIONS[name]
+    assert ACTIVATIONS[name].needs_angle == (name in ("relu", "leaky_relu"))
+    assert list(ACTIVATIONS) == NAMES
+
+
+def test_equal_slopes_give_the_same_object_so_that_compiled_code_is_reused():
+    assert leaky_relu(0, 1) is leaky_relu(0.0, 1.0)
+    assert leaky_relu(0.2) is leaky_relu(negative=0.2)
+    assert leaky_relu() is leaky_relu(0.01, 1.0)
+    assert leaky_relu(0.2).name == "leaky_relu(0.2, 1)"
+
+
+def test_on_a_grams_diagonal_the_angle_is_exactly_zero(dtype):
+    # ρ = 1 exactly, whatever the rounding of a: an arccos would lose half the digits
+    a = jnp.asarray(points(200, 1)[:, 0] ** 2, dtype)
+    relu = ACTIVATIONS["relu"]
+    np.testing.assert_array_equal(relu.dual_prime(a, a, a), np.full(200, 0.5, dtype))
+    np.testing.assert_allclose(relu.dual(a, a, a), a / 2, rtol=2 * np.finfo(dtype).eps)
+
+
+def test_relus_angle_keeps_its_digits_in_float32_when_rho_is_exact():
+    # ρ = 1 − 2^-k has no rounding: then θ = arccos ρ comes out to full float32 accuracy
+    rho = 1 - 2.0 ** -np.arange(1, 24)
+    one = jnp.ones(23, jnp.float32)
+    value = ACTIVATIONS["relu"].dual_prime(one, one, jnp.asarray(rho, jnp.float32))
+    theta = np.pi * (1 - 2 * np.asarray(value, float))
+    # what is left is the rounding of ½ − θ/2π: one unit of the last place of π
+    np.testing.assert_allclose(theta, np.arccos(rho), atol=4 * np.pi * np.finfo("f4").eps)
+
+
+def test_erf_duals_stay_finite_and_right_at_huge_variance(dtype):
+    a = jnp.asarray([1e3, 1e6], dtype)
+    dual, slope = ACTIVATIONS["erf"].dual, ACTIVATIONS["erf"].dual_prime
+    eps = np.finfo(dtype).eps
+    expected = (
+        2 / np.pi * np.arctan2(2 * np.array([1e3, 1e6]), np.sqrt(1 + 4 * np.array([1e3, 1e6])))
+    )
+    np.testing.assert_allclose(dual(a, a, a), expected, rtol=8 * eps)
+    expected = 4 / np.pi / np.sqrt(1 + 4 * np.array([1e3, 1e6]))
+    np.testing.assert_allclose(slope(a, a, a), expected, rtol=8 * eps)
+
+
+def test_sine_and_cosine_duals_do_not_overflow(dtype):
+    a = jnp.asarray([200.0, 200.0], dtype)
+    k = jnp.asarray([200.0, -200.0], dtype)
+    np.testing.assert_allclose(ACTIVATIONS["sin"].dual(a, a, k), [0.5, -0.5], rtol=1e-6)
+    np.testing.assert_allclose(ACTIVATIONS["cos"].dual(a, a, k), [0.5, 0.5], rtol=1e-6)
+
+
+def test_the_sine_dual_keeps_its_digits_at_small_variance(dtype):
+    # e^(−a) sinh k ≈ k: a difference of two exponentials near 1 would lose them
+    k = np.array([1e-6, -1e-4, 0.0, 1e-2])
+    a = jnp.full(4, 0.01, dtype)
+    value = ACTIVATIONS["sin"].dual(a, a, jnp.asarray(k, dtype))
+    expected = np.exp(-0.01) * np.sinh(k)
+    np.testing.assert_allclose(value, expected, rtol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_the_duals_are_finite_on_the_diagonal(name, dtype):
+    sigma = ACTIVATIONS[name]
+    for dual in (sigma.dual, sigma.dual_prime):
+        for t in (1e-3, 1.0, 50.0):
+            a = jnp.asarray(t, dtype)
+            gradient = jax.grad(lambda *s, dual=dual: dual(*s).sum(), argnums=(0, 1, 2))(a, a, a)
+            assert np.all(np.isfinite(gradient))
+
+
+# ---------------------------------------------------------------- any activation, by quadrature
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_quadrature_agrees_with_the_closed_forms(name, x64):
+    closed, numeric = ACTIVATIONS[name], quadrature(ACTIVATIONS[name].function)
+    a, b, k = (
+        jnp.asarray(t) for t in np.array([(1.0, 1.0, 0.5), (0.3, 1.0, -0.5), (0.6, 0.6, 0.6)]).T
+    )
+    np.testing.assert_allclose(numeric.dual(a, b, k), closed.dual(a, b, k), atol=1e-8)
+    np.testing.assert_allclose(numeric.dual_prime(a, b, k), closed.dual_prime(a, b, k), atol=1e-8)
+
+
+@pytest.mark.parametrize("nodes", [3, 4, 40])
+def test_quadrature_is_exact_for_polynomials_of_degree_below_nodes(nodes, x64):
+    a, b, k = jnp.array([2.0, 0.5]), jnp.array([3.0, 0.5]), jnp.array([-1.0, 0.5])
+    square = quadrature(lambda z: z**2 - z, nodes=nodes)
+    np.testing.assert_allclose(square.dual(a, b, k), a * b + 2 * k**2 + k, rtol=1e-12)
+    np.testing.assert_allclose(square.dual_prime(a, b, k), 4 * k + 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("nodes", [4, 40])
+def test_quadrature_of_cubes_is_isserlis_theorem(nodes, x64):
+    a, b, k = jnp.array([2.0]), jnp.array([3.0]), jnp.array([-1.0])
+    cube = quadrature(lambda z: z**3, nodes=nodes)
+    np.testing.assert_allclose(cube.dual(a, b, k), 9 * a * b * k + 6 * k**3, rtol=1e-12)
+
+
+def test_quadrature_handles_a_point_without_variance(x64):
+    zero, one = jnp.zeros(1), jnp.ones(1)
+    numeric = quadrature(jnp.cos)
+    np.testing.assert_allclose(numeric.dual(zero, zero, zero), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(numeric.dual(zero, one, zero), math.exp(-0.5), rtol=1e-12)
+    np.testing.assert_allclose(numeric.dual(one, zero, zero), math.exp(-0.5), rtol=1e-12)
+
+
+def test_quadrature_is_symmetric_in_its_two_points(x64):
+    # at a variance where 40 nodes are not enough too: a Gram needs to stay symmetric
+    numeric = quadrature(jnp.tanh)
+    a, b, k = jnp.array([1.0, 20.0]), jnp.array([2.0, 0.01]), jnp.array([0.7, -0.3])
+    np.testing.assert_allclose(numeric.dual(a, b, k), numeric.dual(b, a, k), rtol=1e-12)
+    np.testing.assert_allclose(numeric.dual_prime(a, b, k), numeric.dual_prime(b, a, k), rtol=1e-12)
+
+
+def test_quadrature_broadcasts_and_keeps_the_dtype(dtype):
+    numeric = quadrature(jnp.tanh, nodes=10)
+    a, b, k = jnp.ones((3, 1), dtype), jnp.ones((1, 4), dtype), jnp.zeros((3, 4), dtype)
+    value = numeric.dual(a, b, k)
+    assert value.shape == (3, 4)
+    assert value.dtype == dtype
+
+
+def test_quadrature_is_named_after_its_function():
+    assert quadrature(math.sin).name == "quadrature(sin)"
+    assert quadrature(jnp.tanh).name == "quadrature(tanh)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        pytest.param((5,), TypeError, "function needs a callable, got int", id="number"),
+        pytest.param(("tanh",), TypeError, "function needs a callable, got str", id="word"),
+        pytest.param((jnp.tanh, 0), ValueError, "nodes needs to be at least 1, got 0", id="zero"),
+        pytest.param((jnp.tanh, -3), ValueError, "nodes needs .*-3", id="negative"),
+        pytest.param((jnp.tanh, 2.5), TypeError, "nodes needs .*2.5", id="fraction"),
+    ],
+)
+def test_quadrature_refuses_what_it_cannot_integrate(no_hook, arguments, error, says):
+    function, *nodes = arguments
+    with pytest.raises(error, match=f"^{says}"):
+        quadrature(function, **({"nodes": nodes[0]} if nodes else {}))
+
+
+@pytest.mark.parametrize(
+    ("slopes", "error", "says"),
+    [
+        pytest.param((math.nan,), ValueError, "negative needs", id="nan"),
+        pytest.param((0.0, math.inf), ValueError, "positive needs", id="infinite"),
+        pytest.param(("steep",), TypeError, "negative needs", id="word"),
+    ],
+)
+def test_leaky_relu_refuses_bad_slopes(no_hook, slopes, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        leaky_relu(*slopes)
+
+
+# ---------------------------------------------------------------- the NNGP kernel
+
+
+def numpy_dual(name, a, b, k):
+    """E[σ(u)σ(v)], each activation by a route of its own.
+
+    A leaky ReLU is ½(q+p)·z + ½(q−p)·|z|, whose parts do not correlate; E|u||v| is classical. erf
+    is the sign of z plus independent noise of variance ½; sine and cosine are characteristic
+    functions.
+    """
+    if name in SLOPES:
+        p, q = SLOPES[name]
+        rho = np.clip(k / np.sqrt(a * b), -1, 1)
+        absolute = 2 / np.pi * np.sqrt(a * b) * (np.sqrt(1 - rho**2) + rho * np.arcsin(rho))
+        return ((q + p) / 2) ** 2 * k + ((q - p) / 2) ** 2 * absolute
+    if name == "erf":
+        return 2 / np.pi * np.arcsin(k / np.sqrt((a + 0.5) * (b + 0.5)))
+    difference, total = np.exp(-(a + b - 2 * k) / 2), np.exp(-(a + b + 2 * k) / 2)
+    return (difference - total) / 2 if name == "sin" else (difference + total) / 2
+
+
+def numpy_nngp(x, y, depth, name, gain, beta):
+    """One pair of points at a time."""
+    kernel = np.empty((len(x), len(y)))
+    for i, p in enumerate(x):
+        for j, q in enumerate(y):
+            a, b, k = (s @ t / len(p) + beta**2 for s, t in ((p, p), (q, q), (p, q)))
+            for _ in range(depth - 1):
+                a, b, k = (
+                    gain * numpy_dual(name, *t) + beta**2 for t in ((a, a, a), (b, b, b), (a, b, k))
+                )
+            kernel[i, j] = k
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        *itertools.product([*NAMES, "slopes 0.2 1.0"], [1, 2, 4]),
+        *itertools.product(["relu", "erf", "sin"], [12]),
+    ],
+)
+def test_nngp_is_the_pair_by_pair_recursion(name, depth, x64):
+    rng = np.random.default_rng([RNG_SEED, depth])
+    gain, beta = rng.uniform(0.5, 2.5), rng.uniform(0.05, 0.8)
+    x, y = points(4, 3, seed=1), points(5, 3, seed=2)
+    kernel = nngp(x, y, depth=depth, activation=activation_of(name), gain=gain, beta=beta)
+    expected = numpy_nngp(x, y, depth, name, gain, beta)
+    np.testing.assert_allclose(kernel, expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "slopes 0.2 1.0"])
+def test_the_gram_of_x_is_the_pair_by_pair_recursion_too(name, x64):
+    x = points(5, 3)
+    gram = nngp(x, depth=3, activation=activation_of(name), gain=1.6, beta=0.2)
+    np.testing.assert_allclose(gram, numpy_nngp(x, x, 3, name, 1.6, 0.2), rtol=1e-10, atol=1e-13)
+
+
+def test_nngp_on_the_circle_is_known(x64):
+    # science.md: ReLU, L = 4, β = 0.1, n₀ = 2, unit circle, at 0, π/2 and π
+    x = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    expected = [0.08125, 0.0557603, 0.0480966]
+    np.testing.assert_allclose(nngp(x, x[:1], depth=4)[:, 0], expected, atol=5e-8)
+    np.testing.assert_allclose(nngp(x, depth=4)[0], expected, atol=5e-8)
+
+
+def test_with_gain_2_and_no_bias_relu_preserves_the_norm(x64):
+    x = points(5, 3)
+    for depth in (1, 2, 7):
+        kernel = nngp(x, depth=depth, gain=2.0, beta=0.0)
+        np.testing.assert_allclose(np.diag(kernel), np.sum(x**2, 1) / 3, rtol=1e-14)
+
+
+def test_first_moments_are_scaled_products_plus_the_bias(x64):
+    x, y = jnp.asarray(points(4, 3)), jnp.asarray(points(2, 3, seed=5))
+    a, b, k = first_moments(x, y, beta=jnp.asarray(0.3))
+    assert (a.shape, b.shape, k.shape) == ((4, 1), (1, 2), (4, 2))
+    np.testing.assert_allclose(a[:, 0], [p @ p / 3 + 0.09 for p in x], rtol=1e-14)
+    np.testing.assert_allclose(b[0], [p @ p / 3 + 0.09 for p in y], rtol=1e-14)
+    np.testing.assert_allclose(k, [[p @ q / 3 + 0.09 for q in y] for p in x], rtol=1e-14)
+
+
+def test_first_moments_of_x_with_itself_are_exactly_symmetric_with_an_exact_diagonal(dtype):
+    x = jnp.asarray(points(37, 5, dtype=dtype))
+    a, b, k = first_moments(x, None, beta=jnp.asarray(0.3, dtype))
+    np.testing.assert_array_equal(k, k.T)
+    np.testing.assert_array_equal(jnp.diag(k), a[:, 0])
+    np.testing.assert_array_equal(b, a.T)
+
+
+def test_next_moments_multiply_by_the_gain_and_add_the_bias(x64):
+    x, y = jnp.asarray(points(4, 3)), jnp.asarray(points(2, 3, seed=5))
+    gain, beta, sigma = jnp.asarray(1.7), jnp.asarray(0.3), ACTIVATIONS["erf"]
+    before = first_moments(x, y, beta=beta)
+    after = next_moments(before, sigma, gain=gain, beta=beta)
+    for i in range(4):
+        for j in range(2):
+            a, b, k = (float(t) for t in (before.a[i, 0], before.b[0, j], before.k[i, j]))
+            found = (after.a[i, 0], after.b[0, j], after.k[i, j])
+            expected = [
+                1.7 * numpy_dual("erf", *t) + 0.09 for t in ((a, a, a), (b, b, b), (a, b, k))
+            ]
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def sampled_covariance(widths, x, draws, **options):
+    """Products of the outputs of many networks: their mean and its standard error."""
+    keys = jax.random.split(jax.random.key(7), draws)
+
+    @jax.jit
+    @jax.vmap
+    def outputs(key):
+        f = apply(init(widths, key=key, dtype=x.dtype), x, **options)
+        return (f[:, None, :] * f[None, :, :]).mean(-1)  # over independent output units
+
+    products = np.asarray(outputs(keys), "float64")
+    return products.mean(0), products.std(0, ddof=1) / math.sqrt(draws)
+
+
+@pytest.mark.parametrize("name", ["relu", "erf", "cos"])
+def test_outputs_of_one_hidden_layer_have_the_nngp_covariance_at_any_width(name, x64):
+    # with one hidden layer the expectation is exact, at width 3 too
+    x = jnp.asarray([[1.0, 0.5], [-0.4, 2.0], [0.2, -0.1]])
+    options = {"activation": name, "gain": 1.5, "beta": 0.4}
+    mean, error = sampled_covariance((2, 3, 1), x, 40_000, **options)
+    assert np.all(np.abs(mean - nngp(x, depth=2, **options)) < 4 * error)
+    assert np.all(error < 0.03)
+
+
+@pytest.mark.parametrize("name", ["relu", "sin"])
+def test_outputs_of_wide_deep_networks_have_the_nngp_covariance(name):
+    x = jnp.asarray([[1.0, 0.5], [-0.4, 2.0], [0.2, -0.1]], "float32")
+    options = {"activation": name, "gain": 1.5, "beta": 0.4}
+    mean, error = sampled_covariance((2, 100, 100, 20), x, 1000, **options)
+    limit = np.asarray(nngp(x, depth=3, **options))
+    # beside the sampling error a finite width has a bias of the order limit/width
+    assert np.all(np.abs(mean - limit) < 4 * error + np.diag(limit).max() / 100)
+    assert np.all(error < 0.06)
+
+
+def test_outputs_of_narrow_networks_are_not_the_limit_when_deep(x64):
+    # the test above can fail: at width 2 the fourth moment of f is far from the Gaussian 3
+    keys = jax.random.split(jax.random.key(8), 10_000)
+    x = jnp.ones((1, 2))
+
+    @jax.jit
+    @jax.vmap
+    def outputs(key):
+        return apply(init((2, 2, 2, 1), key=key), x, gain=2.0, beta=0.0)[0, 0]
+
+    f = np.asarray(outputs(keys))
+    assert np.mean(f**4) / np.mean(f**2) ** 2 > 6
+
+
+coordinates = st.lists(
+    st.lists(st.floats(-8, 8, width=32), min_size=3, max_size=3), min_size=4, max_size=4
+)
+
+
+@quick
+@given(x=coordinates, name=st.sampled_from(NAMES), gain=st.floats(0.1, 3), beta=st.floats(0.01, 1))
+def test_nngp_is_exactly_symmetric_positive_and_bounded_by_its_diagonal(x, name, gain, beta):
+    with jax.enable_x64(True):
+        kernel = np.asarray(nngp(np.array(x), depth=3, activation=name, gain=gain, beta=beta))
+    np.testing.assert_array_equal(kernel, kernel.T)
+    scale = np.trace(kernel)
+    assert np.linalg.eigvalsh(kernel).min() >= -1e-12 * scale
+    bound = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))
+    assert np.all(np.abs(kernel) <= bound * (1 + 1e-12))
+
+
+@quick
+@given(x=coordinates, angle=st.floats(0, 6.3), name=st.sampled_from(NAMES))
+def test_nngp_does_not_notice_a_rotation(x, angle, name):
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, c, -s], [0, s, c]]
+    )
+    with jax.enable_x64(True):
+        kernel = nngp(np.array(x), depth=3, activation=name)
+        turned = nngp(np.array(x) @ rotation, depth=3, activation=name)
+    np.testing.assert_allclose(turned, kernel, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gram_of_many_points_is_exactly_symmetric(name, dtype):
+    # 37 points: vectorised loops and their remainders round differently
+    kernel = np.asarray(nngp(points(37, 5, dtype=dtype), depth=3, activation=name, gain=1.5))
+    np.testing.assert_array_equal(kernel, kernel.T)
+
+
+def test_a_gram_by_quadrature_is_exactly_symmetric(dtype):
+    x = points(7, 5, dtype=dtype)
+    kernel = np.asarray(nngp(x, depth=3, activation=quadrature(jnp.tanh), gain=1.5))
+    np.testing.assert_array_equal(kernel, kernel.T)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nngp_of_x_is_nngp_of_x_with_a_copy(name, dtype):
+    x = points(9, 5, dtype=dtype)
+    scale = np.sqrt(np.diag(nngp(x, depth=3, activation=name)))
+    both = nngp(x, x.copy(), depth=3, activation=name), nngp(x, depth=3, activation=name)
+    difference = np.abs(both[0] - both[1]) / np.outer(scale, scale)
+    # ‖x‖² enters exponents, so its relative rounding is multiplied by up to ‖x‖²/d = 20
+    assert difference.max() < 100 * np.finfo(dtype).eps
+
+
+def test_swapping_x_and_y_transposes(x64):
+    x, y = points(4, 3), points(2, 3, seed=5)
+    np.testing.assert_allclose(nngp(x, y, depth=3), nngp(y, x, depth=3).T, rtol=1e-14)
+
+
+def test_nngp_does_not_depend_on_the_other_points(x64):
+    x = points(6, 3)
+    np.testing.assert_allclose(nngp(x[:2], depth=3), nngp(x, depth=3)[:2, :2], rtol=1e-13)
+
+
+def test_nngp_keeps_the_dtype_and_works_under_jit_vmap_and_grad(dtype):
+    x = jnp.asarray(points(3, 2, dtype=dtype))
+    kernel = nngp(x, depth=2)
+    assert kernel.dtype == dtype
+    np.testing.assert_allclose(jax.jit(lambda t: nngp(t, depth=2))(x), kernel, rtol=1e-6)
+    batch = jax.vmap(lambda t: nngp(t, depth=2))(jnp.stack([x, 2 * x]))
+    np.testing.assert_allclose(batch[0], kernel, rtol=1e-6)
+    assert np.all(np.isfinite(jax.grad(lambda t: nngp(t, depth=2).sum())(x)))
+
+
+@pytest.mark.parametrize(("name", "beta"), [("relu", 0.0), ("relu", 0.3), ("erf", 0.0)])
+def test_gradients_of_the_gram_match_finite_differences_on_the_diagonal_too(name, beta, x64):
+    x = points(3, 2)
+
+    @jax.jit
+    def total(t):
+        weights = jnp.arange(1.0, 10).reshape(3, 3)
+        return (nngp(t, depth=3, activation=name, beta=beta) * weights).sum()
+
+    gradient = np.asarray(jax.jit(jax.grad(total))(jnp.asarray(x)))
+    for index in np.ndindex(*x.shape):
+        step = np.zeros_like(x)
+        step[index] = 1e-5
+        difference = (total(x + step) - total(x - step)) / 2e-5
+        np.testing.assert_allclose(gradient[index], difference, rtol=1e-6, atol=1e-8)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def test_as_inputs_gives_float_arrays_of_one_dtype(no_hook, dtype):
+    for value in ([[1, 2]], [[1.0, 2.0]], np.array([[1, 2]]), jnp.array([[1, 2]]), ((1, 2.0),)):
+        x, y = as_inputs(value)
+        assert y is None
+        assert x.dtype == dtype
+        np.testing.assert_array_equal(x, [[1, 2]])
+    x, y = as_inputs(np.array([[1, 2]], np.int8), np.array([[0.5, 1.0]], np.float32))
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, [[1, 2]])
+
+
+def test_as_inputs_keeps_low_precision_and_takes_the_wider_of_two(no_hook, x64):
+    half, single, double = (np.ones((1, 2), t) for t in (np.float16, np.float32, np.float64))
+    assert as_inputs(half)[0].dtype == "float16"
+    assert {t.dtype.name for t in as_inputs(half, single)} == {"float32"}
+    assert {t.dtype.name for t in as_inputs(double, single)} == {"float64"}
+
+
+X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+NAN, INFINITE = X.copy(), X.copy()
+NAN[1, 0], INFINITE[2, 1] = np.nan, -np.inf
+
+BAD_INPUT = [
+    pytest.param(
+        {"x": X[0]}, ValueError, r"x needs shape \(points, features\), got \(2,\)", id="x1"
+    ),
+    pytest.param({"x": X[None]}, ValueError, r"x needs shape .* got \(1, 3, 2\)", id="x-rank-3"),
+    pytest.param({"x": 1.0}, ValueError, r"x needs shape .* got \(\)", id="x-scalar"),
+    pytest.param({"y": X[0]}, ValueError, r"y needs shape .* got \(2,\)", id="y-rank-1"),
+    pytest.param({"y": X[:, :1]}, ValueError, "y needs the 2 features of x, got 1", id="features"),
+    pytest.param(
+        {"x": X[:0]}, ValueError, r"x needs at least one point .* got \(0, 2\)", id="none"
+    ),
+    pytest.param({"x": X[:, :0]}, ValueError, r"x needs .* one feature, got \(3, 0\)", id="flat"),
+    pytest.param({"y": X[:0]}, ValueError, r"y needs at least one point .*", id="y-empty"),
+    pytest.param({"x": NAN}, ValueError, "x needs finite numbers, got 1 NaN or", id="nan"),
+    pytest.param({"x": INFINITE}, ValueError, "x needs finite numbers, got 1", id="infinite"),
+    pytest.param({"y": NAN}, ValueError, "y needs finite numbers, got 1", id="y-nan"),
+    pytest.param({"x": X * 1j}, TypeError, "x needs real numbers, got dtype complex", id="complex"),
+    pytest.param({"x": X > 2}, TypeError, "x needs real numbers, got dtype bool", id="bool"),
+    pytest.param({"x": "two points"}, TypeError, "x needs a numeric array, got str", id="word"),
+    pytest.param({"x": [["a", "b"]]}, TypeError, "x needs a numeric array, got list", id="words"),
+    pytest.param({"x": None}, TypeError, "x needs a numeric array, got NoneType", id="nothing"),
+    pytest.param({"x": [[1.0], [2.0, 3.0]]}, TypeError, "x needs a numeric array", id="ragged"),
+    pytest.param({"x": [[10**30]]}, TypeError, "x needs a numeric array", id="huge-integer"),
+    pytest.param({"y": "two points"}, TypeError, "y needs a numeric array, got str", id="y-word"),
+]
+BAD_NUMBERS = [
+    pytest.param({"depth": 0}, ValueError, "depth needs .* 1 weight layer, got 0", id="depth-0"),
+    pytest.param({"depth": -2}, ValueError, "depth needs .* got -2", id="depth-negative"),
+    pytest.param({"depth": 2.0}, TypeError, "depth needs an integer, .* got 2.0", id="depth-float"),
+    pytest.param(
+        {"depth": True}, TypeError, "depth needs an integer, .* got True", id="depth-bool"
+    ),
+    pytest.param({"depth": "3"}, TypeError, "depth needs an integer, .* got '3'", id="depth-word"),
+    pytest.param({"depth": None}, TypeError, "depth needs an integer", id="depth-none"),
+    pytest.param({"gain": 0.0}, ValueError, "gain needs a positive .* got 0.0", id="gain-0"),
+    pytest.param({"gain": -1.0}, ValueError, "gain needs a positive .* got -1", id="gain-negative"),
+    pytest.param({"gain": math.nan}, ValueError, "gain needs a positive .* got nan", id="gain-nan"),
+    pytest.param({"gain": math.inf}, ValueError, "gain needs .* got inf", id="gain-infinite"),
+    pytest.param({"gain": "two"}, TypeError, "gain needs .*'two'", id="gain-word"),
+    pytest.param({"gain": None}, TypeError, "gain needs .*None", id="gain-none"),
+    pytest.param({"gain": np.ones(2)}, TypeError, "gain needs", id="gain-array"),
+    pytest.param({"gain": 1j}, TypeError, "gain needs", id="gain-complex"),
+    pytest.param({"beta": -0.1}, ValueError, "beta needs .* 0 or more, got -0.1", id="beta-neg"),
+    pytest.param({"beta": math.nan}, ValueError, "beta needs .* got nan", id="beta-nan"),
+    pytest.param({"beta": math.inf}, ValueError, "beta needs .* got inf", id="beta-infinite"),
+    pytest.param({"beta": "small"}, TypeError, "beta needs .*'small'", id="beta-word"),
+]
+BAD_ACTIVATION = [
+    pytest.param(
+        {"activation": "gelu"},
+        ValueError,
+        "activation needs to be one of relu, leaky_relu, erf, sin, cos; got 'gelu'",
+        id="unknown",
+    ),
+    pytest.param({"activation": jnp.tanh}, TypeError, r"activation needs .*quadrature", id="f"),
+    pytest.param({"activation": None}, TypeError, "activation needs .* got NoneType", id="none"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), BAD_INPUT + BAD_NUMBERS + BAD_ACTIVATION)
+def test_nngp_refuses_bad_arguments(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        nngp(**{"x": X, "y": X, "depth": 3} | changed)
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), BAD_INPUT)
+def test_as_inputs_refuses_bad_points(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        as_inputs(**{"x": X, "y": X} | changed)
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), BAD_NUMBERS)
+def test_check_numbers_refuses_bad_numbers(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        check_numbers(**{"depth": 3, "gain": 1.0, "beta": 0.0} | changed)
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), BAD_ACTIVATION)
+def test_as_activation_refuses_what_is_none(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        as_activation(**changed)
+
+
+def test_check_numbers_gives_floats(no_hook):
+    assert check_numbers(depth=np.int64(1), gain=np.float32(2), beta=0) == (2.0, 0.0)
+    assert all(type(t) is float for t in check_numbers(depth=1, gain=jnp.float32(2), beta=1))
+
+
+@pytest.mark.parametrize("argument", ["x", "y"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+def test_a_point_without_direction_has_no_angle(no_hook, name, argument):
+    zero = X.copy()
+    zero[1] = 0
+    inputs = {"x": X, "y": X} | {argument: zero}
+    with pytest.raises(
+        ValueError, match=f"^{argument} needs nonzero points when beta is 0.* row 1"
+    ):
+        nngp(**inputs, depth=2, activation=name, beta=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "beta"), [("relu", 0.1), ("erf", 0.0), ("sin", 0.0), ("cos", 0.0)]
+)
+def test_a_zero_point_is_fine_where_no_angle_is_taken(name, beta):
+    x = np.array([[0.0, 0.0], [1.0, 2.0]])
+    assert np.all(np.isfinite(nngp(x, depth=3, activation=name, beta=beta)))
+
+
+def test_a_point_whose_square_underflows_has_no_angle():
+    # 1e-25 is a float32, its square is not: a kernel of NaN would come back
+    x = np.full((2, 2), 1e-25, np.float32)
+    with pytest.raises(ValueError, match=r"^x needs nonzero points"):
+        nngp(x, depth=2, beta=0.0)
+
+
+def test_a_point_whose_square_overflows_is_refused():
+    x = np.full((2, 2), 1e25, np.float32)
+    with pytest.raises(ValueError, match=r"^x needs"):
+        nngp(x, depth=2)
+
+
+def test_integers_are_points_too(no_hook, dtype):
+    x = np.array([[1, 2], [3, -4]])
+    np.testing.assert_array_equal(nngp(x, depth=3), nngp(x.astype(dtype), depth=3))
+    np.testing.assert_array_equal(nngp(x.tolist(), depth=3), nngp(x.astype(dtype), depth=3))
+    assert nngp(x, depth=3).dtype == dtype
+
+
+def test_values_are_not_checked_where_they_cannot_be_seen():
+    x = jnp.array([[jnp.nan, 1.0]])
+    assert np.isnan(jax.jit(lambda t: nngp(t, depth=2))(x)).all()
+
+
+def test_a_layer_is_its_weights_and_biases():
+    W, b = Layer(W=jnp.ones((2, 3)), b=jnp.ones(2))
+    assert (W.shape, b.shape) == ((2, 3), (2,))
