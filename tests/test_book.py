@@ -1,0 +1,308 @@
+"""The shape of the sources: what every chapter has, what every module owes, what no file holds."""
+
+import ast
+import functools
+import importlib
+import importlib.util
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+
+REPO = Path(__file__).parents[1]
+BOOK = REPO / "book"
+
+# The whole book's order, chapters that are still to come included: a module imports earlier ones.
+ORDER = [
+    "kernels",
+    "gradient_flow",
+    "wide_networks",
+    "lazy",
+    "limiting_ntk",
+    "early_stopping",
+    "jacot_2018",
+    "regression",
+    "architectures",
+    "double_descent",
+    "permutations",
+    "beyond",
+    "scale",
+]
+SERVANTS = ["check", "explore"]  # they serve every chapter and know none
+
+TOC = yaml.safe_load((REPO / "_toc.yml").read_text(encoding="utf-8"))
+
+
+def listed(*, chapters_only: bool = False) -> list[str]:
+    """The pages of the table of contents in their order, nested ones included."""
+
+    def walk(node) -> Iterator[str]:
+        for value in node.values() if isinstance(node, dict) else node:
+            if isinstance(value, dict | list):
+                yield from walk(value)
+        if isinstance(node, dict) and "file" in node:
+            yield node["file"]
+
+    parts = [p for p in TOC["parts"] if not (chapters_only and p["caption"] == "Appendices")]
+    return [name.removesuffix(".ipynb").removesuffix(".md") for name in walk(parts)]
+
+
+CHAPTERS = [name for name in listed(chapters_only=True) if (BOOK / f"{name}.ipynb").exists()]
+MODULES = sorted(path.stem for path in (REPO / "ntk_lib").glob("*.py") if path.stem != "__init__")
+PAGES = [path for path in BOOK.iterdir() if path.suffix in {".ipynb", ".md"}]
+NOTEBOOKS = sorted(path.name for path in PAGES if path.suffix == ".ipynb")
+
+every_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
+every_module = pytest.mark.parametrize("module", MODULES)
+every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS)
+
+
+@functools.cache
+def cells(notebook: str, kind: str) -> list[nbformat.NotebookNode]:
+    return [
+        cell
+        for cell in nbformat.read(BOOK / notebook, as_version=4).cells
+        if cell.cell_type == kind
+    ]
+
+
+def prose(chapter: str) -> str:
+    return "\n\n".join(cell.source for cell in cells(f"{chapter}.ipynb", "markdown"))
+
+
+def parsed(cell: nbformat.NotebookNode) -> ast.Module:
+    """The cell's Python, its magics turned into calls."""
+    return ast.parse(TransformerManager().transform_cell(cell.source))
+
+
+def calls(tree: ast.AST, name: str) -> list[ast.Call]:
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == name]
+
+
+def explored(tree: ast.AST) -> list[ast.FunctionDef]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and any(calls(decorator, "explore") for decorator in node.decorator_list)
+    ]
+
+
+# ---------------------------------------------------------------- the table of contents
+
+
+def test_the_table_of_contents_lists_every_page_once_and_no_other():
+    assert sorted([TOC["root"], *listed()]) == sorted(path.stem for path in PAGES)
+
+
+def test_chapters_stand_in_the_order_of_the_book():
+    assert CHAPTERS
+    assert [name for name in ORDER if name in CHAPTERS] == CHAPTERS
+
+
+# ---------------------------------------------------------------- chapters
+
+
+@every_chapter
+def test_a_chapter_has_a_module_and_a_test_of_its_name(chapter):
+    assert (REPO / "ntk_lib" / f"{chapter}.py").is_file()
+    assert (REPO / "tests" / f"test_{chapter}.py").is_file()
+
+
+@every_chapter
+def test_a_chapter_shows_an_explorer_and_checks_a_claim(chapter):
+    trees = [parsed(cell) for cell in cells(f"{chapter}.ipynb", "code")]
+    assert any(explored(tree) for tree in trees)
+    assert any(calls(tree, "check") for tree in trees)
+
+
+@every_chapter
+def test_a_chapter_has_four_to_eight_exercises_each_with_its_solution(chapter):
+    text = prose(chapter)
+    fence = r"^(?:`{3,}|:{3,})"
+    labels = re.findall(
+        fence + r"\{exercise(?:-start)?\}[^\n]*\n(?::\w+:[^\n]*\n)*?:label: *(\S+)", text, re.M
+    )
+    exercises = re.findall(fence + r"\{exercise(?:-start)?\}", text, re.M)
+    solutions = re.findall(fence + r"\{solution(?:-start)?\} *(\S+)", text, re.M)
+    assert 4 <= len(exercises) <= 8
+    assert len(labels) == len(exercises), "an exercise has no label"
+    assert sorted(solutions) == sorted(labels)
+
+
+@every_notebook
+def test_every_explorer_says_what_is_to_be_seen(notebook):
+    silent = [
+        function.name
+        for cell in cells(notebook, "code")
+        for function in explored(parsed(cell))
+        if not ast.get_docstring(function)
+        and not all(
+            isinstance(node.value, ast.Tuple) and len(node.value.elts) == 2
+            for node in ast.walk(function)
+            if isinstance(node, ast.Return)
+        )
+    ]
+    assert silent == []
+
+
+DRAWN_WITHOUT_TEXT = re.compile(
+    r"!\[\s*\]\("  # ![](picture.png)
+    r"|<img\b(?![^>]*\balt=[\"'][^\"'])"
+    r"|\{(?:figure|image)\}[^\n]*\n(?!(?::\w+:[^\n]*\n)*:alt: *\S)"
+)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES))
+def test_every_picture_in_the_prose_has_alternative_text(page):
+    path = BOOK / page
+    text = prose(path.stem) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    assert DRAWN_WITHOUT_TEXT.findall(text) == []
+
+
+def draws(tree: ast.Module) -> bool:
+    """Does the cell itself, not a function in it, leave a matplotlib figure to be shown?"""
+    top = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    plt = {
+        node.func.attr
+        for statement in top
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "plt"
+    }
+    last = tree.body[-1] if tree.body else None
+    bare = isinstance(last, ast.Expr) and isinstance(last.value, ast.Name)
+    return (bool(plt) and "close" not in plt) or (bare and last.value.id == "fig")
+
+
+@every_notebook
+def test_every_picture_a_cell_draws_has_alternative_text(notebook):
+    silent = [
+        cell.source
+        for cell in cells(notebook, "code")
+        if draws(parsed(cell))
+        and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
+    ]
+    assert silent == []
+
+
+@every_notebook
+def test_code_cells_have_at_most_thirty_lines(notebook):
+    long = [cell.source for cell in cells(notebook, "code") if len(cell.source.splitlines()) > 30]
+    assert long == []
+
+
+@every_notebook
+def test_notebooks_are_in_their_stored_form(notebook):
+    spec = importlib.util.spec_from_file_location("notebooks", REPO / "scripts" / "notebooks.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.problems(BOOK / notebook) == []
+
+
+# ---------------------------------------------------------------- modules
+
+
+def imported(module: str) -> set[str]:
+    """The modules of ntk_lib that this one imports."""
+    found = set()
+    for node in ast.walk(ast.parse((REPO / "ntk_lib" / f"{module}.py").read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:
+                package = f"ntk_lib.{package}".rstrip(".")
+            found |= {package, *(f"{package}.{alias.name}" for alias in node.names)}
+    return {name.split(".")[1] for name in found if name.startswith("ntk_lib.")} & set(MODULES)
+
+
+@every_module
+def test_a_module_imports_only_earlier_chapters_modules(module):
+    assert module in ORDER + SERVANTS
+    earlier = ORDER[: ORDER.index(module)] if module in ORDER else []
+    assert imported(module) <= {*earlier, *SERVANTS}
+
+
+@every_module
+def test_a_module_has_a_test_file_of_its_name(module):
+    assert (REPO / "tests" / f"test_{module}.py").is_file()
+
+
+@every_module
+def test_a_module_says_what_it_serves_and_what_is_public(module):
+    content = importlib.import_module(f"ntk_lib.{module}")
+    assert content.__doc__
+    assert content.__all__
+    public = {name: getattr(content, name, None) for name in content.__all__}
+    assert [name for name, thing in public.items() if thing is None] == []
+    assert [name for name, thing in public.items() if callable(thing) and not thing.__doc__] == []
+
+
+# ---------------------------------------------------------------- one environment
+
+
+def canonical(requirement: str) -> str:
+    """The package's name in a requirement, as the index spells it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def pins() -> list[str]:
+    lines = (REPO / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    bare = [line.split("#")[0].strip() for line in lines]
+    return [line for line in bare if line and line != "-e ."]
+
+
+def test_every_package_is_pinned():
+    exact = re.compile(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+( *;.*)?")
+    assert [pin for pin in pins() if not exact.fullmatch(pin)] == []
+
+
+def test_every_dependency_is_among_the_pins():
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = {canonical(name) for group in groups for name in group}
+    assert wanted <= {canonical(pin) for pin in pins()}
+
+
+# ---------------------------------------------------------------- what no file holds
+
+
+@functools.cache
+def texts() -> dict[str, str]:
+    """Every text file of the project, what others wrote (KaTeX) aside."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=REPO, capture_output=True, check=True, text=True).stdout
+    found = {}
+    for name in filter(None, listing.split("\0")):
+        path = REPO / name
+        if path.is_file() and not name.startswith("book/assets/katex/"):
+            content = path.read_bytes()
+            if b"\0" not in content:
+                found[name] = content.decode("utf-8")
+    return found
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(r"(?<![\w.:/-])/(?:work|root|home)/", id="path of a machine"),
+        pytest.param(
+            r"pypi\.org|registry\.npmjs\.org|files\.pythonhosted\.org|deb\.debian\.org",
+            id="package registry",
+        ),
+        pytest.param(r"\bT[O]DO\b|\bFIX[M]E\b|(?i:place[h]older)", id="unfinished work"),
+    ],
+)
+def test_no_file_names_a(pattern):
+    found = {name: hits for name, text in texts().items() if (hits := re.findall(pattern, text))}
+    assert found == {}
