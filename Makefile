@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit nbval browser bench serve notebooks pins clean
+.PHONY: help book test test-latest lint unit nbval browser bench serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -59,6 +59,12 @@ nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
 
 browser: $(READY) ## open the built book (make book) in a real browser
 	$(BIN)/python -m pytest tests/browser
+
+test-latest: ## make test with the newest versions of everything, in an environment of its own
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[book,test]"
+	.venv-latest/bin/python -m pip list
+	$(MAKE) test VENV=.venv-latest READY=.venv-latest/pyvenv.cfg
 
 bench: $(READY) ## speed, as ratios measured side by side
 	$(BIN)/python -m benchmarks.empirical_ntk
