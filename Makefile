@@ -9,7 +9,7 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 
 # What executed notebooks depend on besides their own code. When it changes, all that was kept from
 # earlier executions goes: the name of the file $(FRESH) is this key.
-KEY   := $(shell cat $(sort $(wildcard ntk_lib/*.* book/data/*)) requirements.txt pyproject.toml | git hash-object --stdin)
+KEY   := $(shell { echo $(VENV); cat $(sort $(wildcard ntk_lib/*.* book/data/*)) requirements.txt pyproject.toml; } | git hash-object --stdin)
 FRESH := _build/cache/key-$(KEY)
 PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
 READY := $(VENV)/pins-$(PINS)

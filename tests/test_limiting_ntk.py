@@ -346,7 +346,7 @@ def test_float32_is_accurate_at_every_angle(activation):
 def test_no_angle_is_taken_on_a_grams_diagonal(p, q, dtype):
     # there Σ and Σ̇ are known without one; a ρ rounded below 1 would show as an error of √ε
     share, gain, beta, depth = (p * p + q * q) / 2, 1.5, 0.1, 5
-    for n in (1, 2, 5, 16, 37):
+    for n in (5, 16):
         x = points(n, 3, seed=n, dtype=dtype)
         a = np.sum(x.astype("float64") ** 2, axis=1) / 3 + beta**2
         expected = a
@@ -1005,7 +1005,7 @@ def test_random_kernels_refuse_bad_arguments(no_hook, changed, error, says):
         ),
         pytest.param({"targets": 1.0}, ValueError, r"targets needs shape .* got \(\)", id="scalar"),
         pytest.param({"targets": NAN[:, 0]}, ValueError, "targets needs finite", id="nan-targets"),
-        pytest.param({"targets": ["a"] * 3}, TypeError, "targets needs", id="words"),
+        pytest.param({"targets": "words"}, TypeError, "targets needs", id="words"),
         pytest.param({"targets": X[:, 0] * 1j}, TypeError, "targets needs real", id="complex-y"),
         pytest.param({"steps": -1}, ValueError, "steps needs to be 0 or more, got -1", id="steps"),
         pytest.param({"steps": 2.5}, TypeError, "steps needs an integer.*2.5", id="steps-float"),

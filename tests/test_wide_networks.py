@@ -101,8 +101,9 @@ def test_init_takes_a_dtype_and_has_jaxs_default(dtype):
     assert {leaf.dtype.name for leaf in leaves} == {"float16"}
 
 
-def test_init_takes_numpy_integers():
+def test_init_takes_numpy_integers(no_hook):
     assert init(np.array([2, 3]), key=KEY)[0].W.shape == (3, 2)
+    assert init((2, np.int64(3)), key=KEY)[0].W.shape == (3, 2)
 
 
 def test_every_parameter_is_an_independent_standard_normal(x64):
@@ -353,7 +354,7 @@ def test_known_activations_carry_their_name(name):
     assert list(ACTIVATIONS) == NAMES
 
 
-def test_equal_slopes_give_the_same_object_so_that_compiled_code_is_reused():
+def test_equal_slopes_give_the_same_object_so_that_compiled_code_is_reused(no_hook):
     assert leaky_relu(0, 1) is leaky_relu(0.0, 1.0)
     assert leaky_relu(0.2) is leaky_relu(negative=0.2)
     assert leaky_relu() is leaky_relu(0.01, 1.0)
@@ -790,7 +791,6 @@ BAD_INPUT = [
     pytest.param({"x": X * 1j}, TypeError, "x needs real numbers, got dtype complex", id="complex"),
     pytest.param({"x": X > 2}, TypeError, "x needs real numbers, got dtype bool", id="bool"),
     pytest.param({"x": "two points"}, TypeError, "x needs a numeric array, got str", id="word"),
-    pytest.param({"x": [["a", "b"]]}, TypeError, "x needs a numeric array, got list", id="words"),
     pytest.param({"x": None}, TypeError, "x needs a numeric array, got NoneType", id="nothing"),
     pytest.param({"x": [[1.0], [2.0, 3.0]]}, TypeError, "x needs a numeric array", id="ragged"),
     pytest.param({"x": [[10**30]]}, TypeError, "x needs a numeric array", id="huge-integer"),
@@ -807,7 +807,7 @@ BAD_NUMBERS = [
     pytest.param({"depth": None}, TypeError, "depth needs an integer", id="depth-none"),
     pytest.param({"gain": 0.0}, ValueError, "gain needs a positive .* got 0.0", id="gain-0"),
     pytest.param({"gain": -1.0}, ValueError, "gain needs a positive .* got -1", id="gain-negative"),
-    pytest.param({"gain": math.nan}, ValueError, "gain needs a positive .* got nan", id="gain-nan"),
+    pytest.param({"gain": math.nan}, ValueError, "gain needs .* got nan", id="gain-nan"),
     pytest.param({"gain": math.inf}, ValueError, "gain needs .* got inf", id="gain-infinite"),
     pytest.param({"gain": "two"}, TypeError, "gain needs .*'two'", id="gain-word"),
     pytest.param({"gain": None}, TypeError, "gain needs .*None", id="gain-none"),
