@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from ntk_lib.arguments import as_number
+
 __all__ = ["Slope", "check", "slope"]
 
 
@@ -32,15 +34,21 @@ def check(
     itself (strictly, and ``predicted`` is not used). ``digits`` are printed of each number: fewer
     where the last ones differ between processors (results of float32 training, say).
 
-    Raises ``AssertionError`` when the claim does not hold (also when ``measured`` is NaN) and
-    ``ValueError`` when not exactly one tolerance is given.
+    Raises ``AssertionError`` when the claim does not hold (also when ``measured`` is NaN),
+    ``ValueError`` when not exactly one tolerance is given or it is negative or not finite, and
+    ``TypeError`` for what is not a number.
     """
     given = {"within": within, "relative": relative, "below": below, "above": above}
-    named = {name: float(value) for name, value in given.items() if value is not None}
+    named = {name: as_number(name, value) for name, value in given.items() if value is not None}
     if len(named) != 1:
         got = ", ".join(named) or "none"
         raise ValueError(f"check needs exactly one of within, relative, below, above; got {got}")
     ((kind, bound),) = named.items()
+    if kind in ("within", "relative") and bound < 0:
+        raise ValueError(f"{kind} needs a number that is 0 or more, got {bound}")
+    for name, value in {"measured": measured, "predicted": predicted}.items():
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "iufb":
+            raise TypeError(f"{name} needs a real number, got {value!r}")
     measured, predicted = float(measured), float(predicted)
     if kind == "below":
         holds, expected = measured < bound, f"below {bound:.{digits}g}"
@@ -80,17 +88,24 @@ def slope(
     follows from the scatter of the points about the line. The interval is the usual Gaussian one,
     ±1.96 standard errors.
 
-    Raises ``ValueError`` for fewer than three points, unequal lengths or values that are not
-    positive and finite.
+    Raises ``TypeError`` for what is no array of real numbers, ``ValueError`` for fewer than three
+    points, unequal lengths, values that are not positive and finite, or x all the same.
     """
-    arrays = {"x": np.asarray(x, float), "y": np.asarray(y, float)}
+    arrays = {"x": np.asarray(x), "y": np.asarray(y)}
     if y_se is not None:
-        arrays["y_se"] = np.asarray(y_se, float)
+        arrays["y_se"] = np.asarray(y_se)
     for name, values in arrays.items():
-        if values.ndim != 1 or values.size < 3 or values.size != arrays["x"].size:
+        if values.dtype.kind not in "iuf":
+            raise TypeError(f"{name} needs real numbers, got dtype {values.dtype}")
+        if values.ndim != 1 or arrays["x"].size < 3:
             raise ValueError(f"{name} needs shape (n,), n at least 3, got {values.shape}")
+        if values.size != arrays["x"].size:
+            raise ValueError(f"{name} needs the length of x, {arrays['x'].size}, got {values.size}")
+        arrays[name] = values = values.astype(float)
         if not np.all(np.isfinite(values) & (values > 0)):
             raise ValueError(f"{name} needs positive, finite values: a power law is fitted on logs")
+    if np.all(arrays["x"] == arrays["x"][0]):
+        raise ValueError("x needs different values: one abscissa has no slope")
     u, v = np.log(arrays["x"]), np.log(arrays["y"])
     sigma = arrays["y_se"] / arrays["y"] if y_se is not None else np.ones_like(u)
     weight = sigma**-2.0

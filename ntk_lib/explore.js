@@ -4,6 +4,9 @@
 
 let serial = 0;
 
+// JupyterLab takes the arrow keys for itself, except where this stands
+const OURS = { "data-lm-suppress-shortcuts": "" };
+
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -43,14 +46,14 @@ function render({ model, el }) {
     const label = element("label", { for: name }, control.label);
     if (control.kind === "choice") {
       const options = control.labels.map((word, j) => element("option", { value: j }, word));
-      const menu = element("select", { id: name, "data-control": control.name }, ...options);
+      const menu = element("select", { id: name, "data-control": control.name, ...OURS }, ...options);
       menu.addEventListener("change", () => choose(i, menu.selectedIndex));
       panel.append(element("div", { class: "ntk-control" }, label, menu));
       return () => (menu.selectedIndex = position[i]);
     }
     const last = control.values.length - 1;
     const slider = element("input", {
-      type: "range", id: name, min: 0, max: last, step: 1, "data-control": control.name,
+      type: "range", id: name, min: 0, max: last, step: 1, "data-control": control.name, ...OURS,
     });
     const value = element("output", { for: name });
     slider.addEventListener("input", () => choose(i, slider.valueAsNumber));
@@ -118,6 +121,12 @@ function render({ model, el }) {
       const field = element("input", {
         type: "number", id: `${id}-any-${bound.name}`, min: bound.low, max: bound.high,
         step: bound.integer ? 1 : "any", value: start, required: "", "data-live": bound.name,
+      });
+      // JupyterLab keeps Enter from sending a form
+      field.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter") return;
+        event.preventDefault();
+        form.requestSubmit();
       });
       form.append(
         element("label", { for: field.id }, `any ${bound.label}`), field,

@@ -20,6 +20,7 @@ import html
 import inspect
 import io
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 import anywidget
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import traitlets
 from IPython import get_ipython
 from IPython.display import display
@@ -55,7 +57,7 @@ def _css_variables() -> dict[str, str]:
 
 def _rounded(match: re.Match) -> str:
     number = match[0]
-    if number.startswith("scale"):
+    if number.startswith(("scale", "matrix")):
         return number
     digits = 1 if abs(float(number)) >= 10 else 2
     return f"{float(number):.{digits}f}".rstrip("0").rstrip(".")
@@ -94,7 +96,7 @@ def svg(fig: Figure, *, name: str) -> str:
     text = re.sub(r' id="([^"]*)"', keep, text)
     text = re.sub(r'(url\(|xlink:href=")#', rf"\1#{prefix}-", text)
     # scale factors keep their digits: 0.015625 is not 0.02
-    text = re.sub(r"scale\([^)]*\)|-?\d+\.\d{3,}", _rounded, text)
+    text = re.sub(r"(?:scale|matrix)\([^)]*\)|-?\d+\.\d{3,}", _rounded, text)
     for colour, variable in _css_variables().items():
         text = text.replace(colour, variable)
     # letters, whose colour is the default black, carry no colour of their own
@@ -115,15 +117,26 @@ class Frame(NamedTuple):
 
 
 def _draw(function: Callable, arguments: Mapping[str, Any]) -> Frame:
-    with plt.style.context(STYLE):
-        result = function(**arguments)
-        fig, text = result if isinstance(result, tuple) else (result, inspect.getdoc(function))
-        name = function.__name__
-        if not isinstance(fig, Figure):
-            raise TypeError(f"{name} needs to return a matplotlib figure, got {type(fig).__name__}")
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} needs a text that says what is to be seen, for {arguments}")
-        return Frame(svg(fig, name=name), " ".join(text.split()))
+    """The frame for these arguments; no figure stays open, whatever happens."""
+    open_before = set(plt.get_fignums())
+    try:
+        with plt.style.context(STYLE):
+            return _frame(function, arguments)
+    finally:
+        for number in set(plt.get_fignums()) - open_before:
+            plt.close(number)
+
+
+def _frame(function: Callable, arguments: Mapping[str, Any]) -> Frame:
+    name, result = function.__name__, function(**arguments)
+    fig, text = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    if not isinstance(fig, Figure):
+        raise TypeError(f"{name} needs to return a matplotlib figure, got {type(fig).__name__}")
+    if not isinstance(result, tuple):
+        text = inspect.getdoc(function)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} needs a text that says what is to be seen, for {arguments}")
+    return Frame(svg(fig, name=name), " ".join(text.split()))
 
 
 # ---------------------------------------------------------------- the widget
@@ -167,16 +180,26 @@ class Explorer(anywidget.AnyWidget):
         self.send(reply)
 
     def _check_asked(self, asked: dict[str, Any]) -> None:
-        allowed = {c["name"]: c["values"] for c in self.controls}
-        for bound in self.live:
-            name, value = bound["name"], asked[bound["name"]]
-            if value in allowed.get(name, []):
+        """Refuse what neither the controls nor ``live`` allow; whole numbers become integers."""
+        listed = {c["name"]: c["values"] for c in self.controls}
+        bounds = {b["name"]: b for b in self.live}
+        for name, value in asked.items():
+            if any(type(v) is type(value) and v == value for v in listed.get(name, [])):
                 continue
-            if not bound["low"] <= value <= bound["high"]:
-                low, high = bound["low"], bound["high"]
+            bound = bounds.get(name)
+            if bound is None:
+                raise ValueError(f"{name} needs one of {listed.get(name, [])}, got {value!r}")
+            low, high = bound["low"], bound["high"]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} needs a number from {low} to {high}, got {value!r}")
+            if not low <= value <= high:
                 raise ValueError(f"{name} needs to be between {low} and {high}, got {value}")
             if bound["integer"]:
+                if value != int(value):
+                    raise ValueError(f"{name} needs a whole number, got {value}")
                 asked[name] = int(value)
+            elif isinstance(value, int):
+                asked[name] = float(value)
 
     def picture(self, index: int) -> str:
         """The SVG of frame number ``index``."""
@@ -204,29 +227,42 @@ class Explorer(anywidget.AnyWidget):
         return data | {"text/plain": repr(self), "text/html": self.fallback()}, metadata
 
 
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's, which JSON knows."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _control(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    values = list(values)
+    if isinstance(values, str) or np.ndim(values) != 1:
+        raise TypeError(f"control {name!r} needs a list of values, got {values!r}")
+    values = [_plain(value) for value in values]
     if not values:
         raise ValueError(f"control {name!r} needs at least one value, got none")
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if not numeric and not all(isinstance(v, str | bool) for v in values):
         raise TypeError(f"control {name!r} needs numbers or words, got {values}")
-    labels = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
-    kind = "slider" if numeric and len(values) > 1 else "choice"
+    if numeric and not all(math.isfinite(v) for v in values):
+        raise ValueError(f"control {name!r} needs finite numbers, got {values}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"control {name!r} needs different values, got {values}")
     return {
         "name": name,
         "label": name.replace("_", " "),
         "values": values,
-        "labels": labels,
-        "kind": kind,
+        "labels": [f"{v:g}" if isinstance(v, float) else str(v) for v in values],
+        "kind": "slider" if numeric and len(values) > 1 else "choice",
     }
 
 
 def _live(name: str, bounds: tuple, function: Callable) -> dict[str, Any]:
     try:
-        low, high = bounds
+        low, high = map(_plain, bounds)
     except (TypeError, ValueError) as error:
         raise ValueError(f"live {name!r} needs a pair (lowest, highest), got {bounds!r}") from error
+    if not all(isinstance(t, int | float) and math.isfinite(t) for t in (low, high)):
+        raise TypeError(f"live {name!r} needs two finite numbers, got {bounds!r}")
+    if low > high:
+        raise ValueError(f"live {name!r} needs (lowest, highest) in this order, got {bounds!r}")
     default = inspect.signature(function).parameters[name].default
     return {
         "name": name,

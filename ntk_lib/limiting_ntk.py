@@ -32,15 +32,22 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ntk_lib.arguments import (
+    as_array,
+    as_inputs,
+    as_number,
+    as_whole,
+    check_numbers,
+    check_params,
+)
 from ntk_lib.wide_networks import (
     Activation,
     Layer,
     apply,
     as_activation,
-    as_inputs,
-    check_numbers,
     first_moments,
     init,
+    mirrored,
     next_moments,
     preactivations,
 )
@@ -68,7 +75,7 @@ def _ntk(
     theta = moments.k
     for _ in range(depth - 1):
         sigma_dot = gain * sigma.dual_prime(*moments)
-        moments = next_moments(moments, sigma, gain=gain, beta=beta)
+        moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=y is None)
         theta = theta * sigma_dot + moments.k
     return theta
 
@@ -96,10 +103,22 @@ def ntk(
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
     x, y = as_inputs(x, y, forbid_zero=sigma.needs_angle and beta == 0)
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
-    return _ntk(x, y, gain, beta, depth=depth, sigma=sigma)
+    kernel = _ntk(x, y, gain, beta, depth=depth, sigma=sigma)
+    return mirrored(kernel) if y is None else kernel
 
 
 # ---------------------------------------------------------------- finite networks
+
+
+def _batch(name: str, value: ArrayLike) -> Array:
+    """Inputs of any kind, one a row: pixels and tokens keep their dtype."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"{name} needs at least one input, one a row, got shape {array.shape}")
+    return array
 
 
 def empirical_ntk(
@@ -123,8 +142,11 @@ def empirical_ntk(
     if not leaves:
         raise ValueError("params needs at least one array, got an empty pytree")
     for leaf in leaves:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"params needs float arrays, got dtype {jnp.result_type(leaf)}")
+        number = isinstance(leaf, int | float | complex)
+        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
+        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(f"params needs float arrays, got {kind}")
+    x, y = _batch("x", x), None if y is None else _batch("y", y)
 
     def jacobian(inputs: Array, name: str) -> list[Array]:
         out = jax.eval_shape(f, params, inputs)
@@ -180,6 +202,12 @@ def _mlp_ntk(
     return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta
 
 
+def _check_dimension(params: Sequence[Layer], x: Array) -> None:
+    n_in = params[0].W.shape[1]
+    if x.shape[1] != n_in:
+        raise ValueError(f"x needs a last axis of {n_in}, the network's inputs, got {x.shape}")
+
+
 def mlp_ntk(
     params: Sequence[Layer],
     x: Float[ArrayLike, "n d"],
@@ -200,8 +228,10 @@ def mlp_ntk(
     for inputs that do not have the network's dimension.
     """
     sigma = as_activation(activation)
+    check_params(params)
     gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
     x, y = as_inputs(x, y)
+    _check_dimension(params, x)
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
     return _mlp_ntk(params, x, y, jnp.asarray(gain, dtype), jnp.asarray(beta, dtype), sigma=sigma)
@@ -211,8 +241,15 @@ def mlp_ntk(
 
 
 def circle(angles: Float[ArrayLike, " n"]) -> Float[Array, "n 2"]:
-    """Points (cos γ, sin γ) of the unit circle, shape (n, 2), for angles γ in radians."""
-    angles = jnp.asarray(angles, float)
+    """Points (cos γ, sin γ) of the unit circle, shape (n, 2), for angles γ in radians.
+
+    Raises ``ValueError`` for another rank, no angles or angles that are not finite.
+    """
+    angles = as_array("angles", angles)
+    if angles.ndim != 1:
+        raise ValueError(f"angles needs shape (n,), got {angles.shape}")
+    if not len(angles):
+        raise ValueError("angles needs at least one angle, got none")
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
@@ -247,11 +284,9 @@ def random_kernels(
     """
     sigma = as_activation(activation)
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
-    for name, value in {"draws": draws, "width": width}.items():
-        if value < 1:
-            raise ValueError(f"{name} needs to be at least 1, got {value}")
+    draws, width = as_whole("draws", draws, least=1), as_whole("width", width, least=1)
     x, y = as_inputs(x, y)
-    widths = (x.shape[1], *[int(width)] * (depth - 1), 1)
+    widths = (x.shape[1], *[width] * (depth - 1), 1)
     return _random_kernels(
         jax.random.split(key, draws),
         x,
@@ -327,19 +362,22 @@ def train(
     ``ntk`` does.
     """
     sigma = as_activation(activation)
+    check_params(params)
     gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
     x, _ = as_inputs(x)
+    _check_dimension(params, x)
+    if len(params[-1].W) != 1:
+        raise ValueError(f"params needs one output to train, got {len(params[-1].W)}")
     dtype = params[0].W.dtype
-    targets = jnp.asarray(targets, dtype)
+    targets = as_array("targets", targets, dtype=dtype)
     if targets.shape != (len(x),):
         raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
-    if steps < 0:
-        raise ValueError(f"steps needs to be 0 or more, got {steps}")
-    if not rate > 0:
+    steps, rate = as_whole("steps", steps, least=0), as_number("rate", rate)
+    if rate <= 0:
         raise ValueError(f"rate needs to be positive, got {rate}")
     rate, gain, beta = (jnp.asarray(t, dtype) for t in (rate, gain, beta))
     return _train(
-        list(params), x.astype(dtype), targets, rate, gain, beta, steps=int(steps), sigma=sigma
+        list(params), x.astype(dtype), targets, rate, gain, beta, steps=steps, sigma=sigma
     )
 
 
@@ -352,7 +390,7 @@ def circle_spectrum(kernel: Float[ArrayLike, " n"]) -> Float[Array, " modes"]:
 
     Raises ``ValueError`` for another rank or fewer than 2 angles.
     """
-    kernel = jnp.asarray(kernel)
+    kernel = as_array("kernel", kernel)
     if kernel.ndim != 1 or len(kernel) < 2:
         raise ValueError(f"kernel needs shape (angles,), at least 2 of them, got {kernel.shape}")
     return jnp.fft.rfft(kernel).real / len(kernel)

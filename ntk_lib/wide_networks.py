@@ -33,6 +33,15 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ntk_lib.arguments import (
+    as_array,
+    as_inputs,
+    as_number,
+    as_whole,
+    check_numbers,
+    check_params,
+)
+
 __all__ = [
     "ACTIVATIONS",
     "Activation",
@@ -40,11 +49,10 @@ __all__ = [
     "Moments",
     "apply",
     "as_activation",
-    "as_inputs",
-    "check_numbers",
     "first_moments",
     "init",
     "leaky_relu",
+    "mirrored",
     "next_moments",
     "nngp",
     "preactivations",
@@ -67,11 +75,16 @@ def init(widths: Sequence[int], *, key: PRNGKeyArray, dtype: object = None) -> l
     ``widths`` is (n₀, n₁, …, n_L): input dimension, hidden widths, output dimension. Returns L
     layers. ``dtype`` defaults to JAX's default float.
 
-    Raises ``ValueError`` for fewer than two widths or a width below 1.
+    Raises ``TypeError`` for what is no sequence of integers, ``ValueError`` for fewer than two
+    widths or a width below 1.
     """
-    widths = tuple(widths)
-    if len(widths) < 2 or any(n < 1 for n in widths):
-        raise ValueError(f"widths needs at least (n_in, n_out), each at least 1, got {widths}")
+    if np.ndim(widths) != 1 or any(isinstance(n, str) for n in widths):
+        raise TypeError(f"widths needs a sequence of integers, got {widths!r}")
+    widths = [
+        as_whole(f"widths needs integers: width {i}", n, least=1) for i, n in enumerate(widths)
+    ]
+    if len(widths) < 2:
+        raise ValueError(f"widths needs at least (n_in, n_out), got {widths}")
     shapes = [(n_out, n_in + 1) for n_in, n_out in itertools.pairwise(widths)]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     # one draw for all layers: a draw for each would take five times as long to compile
@@ -91,9 +104,12 @@ def preactivations(
 ) -> list[Float[Array, "*n _"]]:
     """α̃^(1), …, α̃^(L) for the inputs ``x``: one array of shape (*n, n_ℓ) a layer.
 
-    Raises ``ValueError`` when the last axis of ``x`` is not the network's input dimension.
+    Raises ``ValueError`` when the last axis of ``x`` is not the network's input dimension, and what
+    ``as_array``, ``check_params`` and ``as_activation`` raise.
     """
     sigma = as_activation(activation).function
+    check_params(params)
+    x = as_array("x", x, dtype=params[0].W.dtype)
     if x.ndim == 0 or x.shape[-1] != params[0].W.shape[1]:
         n_in = params[0].W.shape[1]
         raise ValueError(f"x needs a last axis of {n_in}, the network's inputs, got {x.shape}")
@@ -149,20 +165,26 @@ def _polar(a: Array, b: Array, k: Array) -> tuple[Array, Array, Array, Array]:
     diagonal, where an arccos of a rounded ρ would lose half the digits.
     """
     root = a * jnp.sqrt(b / a)
-    rho = jnp.clip(k / root, -1.0, 1.0)
+    rho = k / root
+    # not jnp.clip, which halves the derivative where ρ is exactly 1
+    rho = jnp.where(rho > 1, 1.0, jnp.where(rho < -1, -1.0, rho))
     sin = _safe_sqrt((1 - rho) * (1 + rho))
     return root, rho, sin, jnp.arctan2(sin, rho)
 
 
-@functools.cache
 def leaky_relu(negative: float = 0.01, positive: float = 1.0) -> Activation:
     """σ(z) = negative·z for z < 0 and positive·z for z > 0: ReLU is ``leaky_relu(0, 1)``.
 
-    Its duals are combinations of the arc-cosine kernels of Cho and Saul (2009). Equal arguments
-    give the same object, so that compiled code is reused.
-    """
-    p, q = float(negative), float(positive)
+    Its duals are combinations of the arc-cosine kernels of Cho and Saul (2009). Equal slopes give
+    the same object, so that compiled code is reused.
 
+    Raises ``TypeError`` or ``ValueError`` for a slope that is not a finite number.
+    """
+    return _leaky_relu(as_number("negative", negative), as_number("positive", positive))
+
+
+@functools.cache
+def _leaky_relu(p: float, q: float) -> Activation:
     def function(z: Array) -> Array:
         return jnp.where(z > 0, q * z, p * z)
 
@@ -192,10 +214,12 @@ def _erf_dual_prime(a: Array, b: Array, k: Array) -> Array:
     return 4 / math.pi / _erf_root(a, b, k)
 
 
-# e^(-(a+b)/2) sinh k and its cosh twin, in a form that cannot overflow since |k| ≤ (a+b)/2.
+# e^(-(a+b)/2) sinh k and its cosh twin: no overflow, since |k| ≤ (a+b)/2, and no lost digits at
+# small k.
 def _sin_dual(a: Array, b: Array, k: Array) -> Array:
-    half = (a + b) / 2
-    return (jnp.exp(k - half) - jnp.exp(-k - half)) / 2
+    sign = jnp.where(k >= 0, 1.0, -1.0).astype(k.dtype)
+    size = sign * k
+    return sign * jnp.exp(size - (a + b) / 2) * -jnp.expm1(-2 * size) / 2
 
 
 def _cos_dual(a: Array, b: Array, k: Array) -> Array:
@@ -210,12 +234,13 @@ def quadrature(function: Callable[[Array], Array], *, nodes: int = 40) -> Activa
     ``nodes``, accurate to about 1e-10 for smooth functions of moderate variance, only to a few
     digits for functions with a kink. Costs nodes² evaluations an entry.
 
-    Raises ``TypeError`` when ``function`` is not callable, ``ValueError`` when ``nodes`` < 1.
+    Derivatives of the kernel with respect to the inputs are not supported where two points
+    coincide. Raises ``TypeError`` when ``function`` is not callable or ``nodes`` is no integer,
+    ``ValueError`` when ``nodes`` < 1.
     """
     if not callable(function):
         raise TypeError(f"function needs a callable, got {type(function).__name__}")
-    if nodes < 1:
-        raise ValueError(f"nodes needs to be at least 1, got {nodes}")
+    nodes = as_whole("nodes", nodes, least=1)
     points, weights = np.polynomial.hermite_e.hermegauss(nodes)
     weights = weights / weights.sum()
 
@@ -223,19 +248,22 @@ def quadrature(function: Callable[[Array], Array], *, nodes: int = 40) -> Activa
         return jax.jvp(function, (z,), (jnp.ones_like(z),))[1]
 
     def expectation(h: Callable[[Array], Array], a: Array, b: Array, k: Array) -> Array:
-        shape = jnp.broadcast_shapes(a.shape, b.shape, k.shape)
-        a, b, k = (jnp.broadcast_to(t, shape) for t in (a, b, k))
-        scale = jnp.where(a > 0, jnp.sqrt(jnp.where(a > 0, a, 1.0)), 0.0)
-        along = jnp.where(a > 0, k / jnp.where(a > 0, scale, 1.0), 0.0)
-        across = _safe_sqrt(b - along**2)
+        root = jnp.sqrt(a) * jnp.sqrt(b)
+        rho = jnp.where(root > 0, k / jnp.where(root > 0, root, 1.0), 0.0)
+        rho = jnp.where(rho > 1, 1.0, jnp.where(rho < -1, -1.0, rho))
+        # u = √a(p z₁ + q z₂), v = √b(p z₁ − q z₂): u and v are treated alike
+        p, q = _safe_sqrt((1 + rho) / 2), _safe_sqrt((1 - rho) / 2)
         z, w = jnp.asarray(points, k.dtype), jnp.asarray(weights, k.dtype)
 
-        def over_first(total: Array, node: tuple[Array, Array]) -> tuple[Array, None]:
-            z1, w1 = node
-            inner = jax.lax.map(lambda p: p[1] * h(along * z1 + across * p[0]), (z, w)).sum(0)
-            return total + w1 * h(scale * z1) * inner, None
+        def add(total: Array, node: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            z1, z2, weight = node
+            along, across = p * z1, q * z2
+            u, v = jnp.sqrt(a) * (along + across), jnp.sqrt(b) * (along - across)
+            return total + weight * h(u) * h(v), None
 
-        return jax.lax.scan(over_first, jnp.zeros_like(k), (z, w))[0]
+        grid = (jnp.repeat(z, nodes), jnp.tile(z, nodes), jnp.outer(w, w).ravel())
+        shape = jnp.broadcast_shapes(a.shape, b.shape, k.shape)
+        return jax.lax.scan(add, jnp.zeros(shape, k.dtype), grid)[0]
 
     name = f"quadrature({getattr(function, '__name__', 'function')})"
     return Activation(
@@ -285,25 +313,46 @@ class Moments(NamedTuple):
     k: Float[Array, "n m"]
 
 
+def _symmetric(moments: Moments) -> Moments:
+    """The moments of points with themselves: exactly symmetric, with the exact diagonal."""
+    a, _, k = moments
+    k = jnp.where(jnp.eye(len(a), dtype=bool), a, (k + k.T) / 2)
+    return Moments(a, a.T, k)
+
+
 def first_moments(
     x: Float[Array, "n d"], y: Float[Array, "m d"] | None, *, beta: Float[Array, ""]
 ) -> Moments:
-    """Σ^(1) = xᵀx'/n₀ + β², exactly symmetric with an exact diagonal when ``y`` is None."""
+    """Σ^(1) = xᵀx'/n₀ + β²; with ``y`` None of ``x`` with itself."""
+    other = x if y is None else y
     a = jnp.sum(x * x, axis=1, keepdims=True)
-    if y is None:
-        b, k = a.T, x @ x.T
-        k = jnp.where(jnp.eye(len(x), dtype=bool), a, (k + k.T) / 2)
-    else:
-        b, k = jnp.sum(y * y, axis=1, keepdims=True).T, x @ y.T
-    return Moments(*(t / x.shape[1] + beta**2 for t in (a, b, k)))
+    b = jnp.sum(other * other, axis=1, keepdims=True).T
+    moments = Moments(*(t / x.shape[1] + beta**2 for t in (a, b, x @ other.T)))
+    return _symmetric(moments) if y is None else moments
 
 
 def next_moments(
-    moments: Moments, sigma: Activation, *, gain: Float[Array, ""], beta: Float[Array, ""]
+    moments: Moments,
+    sigma: Activation,
+    *,
+    gain: Float[Array, ""],
+    beta: Float[Array, ""],
+    symmetric: bool = False,
 ) -> Moments:
-    """From Σ^(ℓ) to Σ^(ℓ+1) = c·E[σ(u)σ(v)] + β²."""
+    """From Σ^(ℓ) to Σ^(ℓ+1) = c·E[σ(u)σ(v)] + β²; ``symmetric`` for points with themselves."""
     a, b, k = moments
-    return Moments(*(gain * sigma.dual(*t) + beta**2 for t in ((a, a, a), (b, b, b), (a, b, k))))
+    arguments = ((a, a, a), (b, b, b), (a, b, k))
+    moments = Moments(*(gain * sigma.dual(*t) + beta**2 for t in arguments))
+    return _symmetric(moments) if symmetric else moments
+
+
+@jax.jit
+def mirrored(kernel: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """(k + kᵀ)/2: exactly symmetric, as a program of its own.
+
+    Inside the program that computes k, XLA would compute kᵀ again, with another rounding.
+    """
+    return (kernel + kernel.T) / 2
 
 
 @functools.partial(jax.jit, static_argnames=("depth", "sigma"))
@@ -312,7 +361,7 @@ def _nngp(
 ) -> Float[Array, "n m"]:
     moments = first_moments(x, y, beta=beta)
     for _ in range(depth - 1):
-        moments = next_moments(moments, sigma, gain=gain, beta=beta)
+        moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=y is None)
     return moments.k
 
 
@@ -337,70 +386,5 @@ def nngp(
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
     x, y = as_inputs(x, y, forbid_zero=sigma.needs_angle and beta == 0)
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
-    return _nngp(x, y, gain, beta, depth=depth, sigma=sigma)
-
-
-# ---------------------------------------------------------------- arguments
-
-
-def as_inputs(
-    x: ArrayLike, y: ArrayLike | None = None, *, forbid_zero: bool = False
-) -> tuple[Array, Array | None]:
-    """``x`` of shape (n, d) and ``y`` of shape (m, d) as float arrays of one dtype.
-
-    Raises ``TypeError`` for what is not a real numeric array and ``ValueError`` for a wrong rank,
-    an empty array, different d, NaN or infinite entries, and, with ``forbid_zero``, rows of zeros
-    (no angle can be taken with them). Values cannot be seen, and are not checked, under a JAX
-    transformation.
-    """
-    arrays = {"x": x} if y is None else {"x": x, "y": y}
-    for name, value in arrays.items():
-        try:
-            array = jnp.asarray(value)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
-        if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
-            raise TypeError(f"{name} needs real numbers, got dtype {array.dtype}")
-        if array.ndim != 2:
-            raise ValueError(f"{name} needs shape (points, features), got {array.shape}")
-        if array.size == 0:
-            raise ValueError(f"{name} needs at least one point and one feature, got {array.shape}")
-        arrays[name] = array
-    dtype = jnp.result_type(*(t.dtype for t in arrays.values()), float)
-    if all(jnp.issubdtype(t.dtype, jnp.floating) for t in arrays.values()):
-        dtype = functools.reduce(jnp.promote_types, (t.dtype for t in arrays.values()))
-    for name, array in arrays.items():
-        arrays[name] = array = array.astype(dtype)
-        if isinstance(array, jax.core.Tracer):
-            continue
-        bad = int(jnp.sum(~jnp.isfinite(array)))
-        if bad:
-            raise ValueError(f"{name} needs finite numbers, got {bad} NaN or infinite entries")
-        if forbid_zero and bool(jnp.any(jnp.all(array == 0, axis=1))):
-            row = int(jnp.argmax(jnp.all(array == 0, axis=1)))
-            raise ValueError(
-                f"{name} needs nonzero points when beta is 0 (this kernel takes angles), "
-                f"got zeros in row {row}"
-            )
-    x, y = arrays["x"], arrays.get("y")
-    if y is not None and x.shape[1] != y.shape[1]:
-        raise ValueError(f"y needs the {x.shape[1]} features of x, got {y.shape[1]}")
-    return x, y
-
-
-def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float]:
-    """Gain and β as floats.
-
-    Raises ``TypeError`` for a depth that is not an integer and ``ValueError`` for depth < 1,
-    gain ≤ 0, β < 0, or a value that is not finite.
-    """
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer):
-        raise TypeError(f"depth needs an integer, the number of weight layers, got {depth!r}")
-    if depth < 1:
-        raise ValueError(f"depth needs to be at least 1 weight layer, got {depth}")
-    gain, beta = float(gain), float(beta)
-    if not (math.isfinite(gain) and gain > 0):
-        raise ValueError(f"gain needs a positive finite number, got {gain}")
-    if not (math.isfinite(beta) and beta >= 0):
-        raise ValueError(f"beta needs a finite number, 0 or more, got {beta}")
-    return gain, beta
+    kernel = _nngp(x, y, gain, beta, depth=depth, sigma=sigma)
+    return mirrored(kernel) if y is None else kernel

@@ -34,7 +34,7 @@ ORDER = [
     "beyond",
     "scale",
 ]
-SERVANTS = ["check", "explore"]  # they serve every chapter and know none
+SERVANTS = ["arguments", "check", "explore"]  # they serve every chapter and know none
 
 TOC = yaml.safe_load((REPO / "_toc.yml").read_text(encoding="utf-8"))
 

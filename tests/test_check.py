@@ -1,19 +1,9 @@
 """``check`` fails when and only when a claim does; ``slope`` finds exponents and their error."""
 
-import jaxtyping
 import numpy as np
 import pytest
 
 from ntk_lib.check import Slope, check, slope
-
-
-@pytest.fixture
-def no_hook():
-    """What a user without the import hook meets: our own message, not the type checker's."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
 
 # ---------------------------------------------------------------- check
 
@@ -80,6 +70,29 @@ def test_the_measurement_stands_beside_what_was_expected(arguments, printed, cap
     measured, predicted, kind, bound = arguments
     check("a", measured, predicted, **{kind: bound})
     assert capsys.readouterr().out == f"✓ {printed}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tolerance", "printed"),
+    [
+        ((0.123456, 0.125), {"within": 0.01}, "a: 0.12 (expected 0.12 ± 0.01)"),
+        ((0.123456,), {"below": 0.98765}, "a: 0.12 (expected below 0.99)"),
+        ((0.123456,), {"above": 0.098765}, "a: 0.12 (expected above 0.099)"),
+    ],
+)
+def test_fewer_digits_are_printed_where_they_are_asked_for(arguments, tolerance, printed, capsys):
+    check("a", *arguments, **tolerance, digits=2)
+    assert capsys.readouterr().out == f"✓ {printed}\n"
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"),
+    [(0.0101, "0.0101"), (0.0099, "under 0.01"), (-0.0099, "under 0.01"), (-0.5, "-0.5")],
+)
+def test_far_below_its_bound_a_measurement_is_shown_as_that(measured, shown, capsys):
+    # the digits of a rounding error differ between processors, and the notebooks are compared
+    check("error", measured, below=1.0)
+    assert capsys.readouterr().out == f"✓ error: {shown} (expected below 1)\n"
 
 
 def test_a_failure_says_what_was_measured_and_expected():

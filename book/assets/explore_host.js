@@ -17,3 +17,8 @@ addEventListener("DOMContentLoaded", async () => {
   }
   document.documentElement.dataset.explorers = "ready";
 });
+
+// The theme makes code that is wider than the page scroll by keyboard, looking when the page opens
+// and when it is resized: let it look again when the reader unfolds something.
+for (const event of ["toggle", "click"])
+  addEventListener(event, () => dispatchEvent(new Event("resize")), true);

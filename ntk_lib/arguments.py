@@ -1,0 +1,145 @@
+"""Bad arguments end in an error that names the argument, what it needs and what it got.
+
+Serves every module. Values cannot be seen under a JAX transformation: there, and only there, the
+checks of values (not those of shapes and dtypes) are left out.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+__all__ = ["as_array", "as_inputs", "as_number", "as_whole", "check_numbers", "check_params"]
+
+
+def as_number(name: str, value: object) -> float:
+    """``value`` as a finite float: a Python number or a scalar array.
+
+    Raises ``TypeError`` for what is no real number, ``ValueError`` for NaN and infinity.
+    """
+    scalar = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    if not scalar or isinstance(value, bool) or np.ndim(value) or np.iscomplexobj(value):
+        raise TypeError(f"{name} needs a real number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} needs a finite number, got {number}")
+    return number
+
+
+def as_whole(name: str, value: object, *, least: int, meaning: str = "") -> int:
+    """``value`` as an int of at least ``least``; ``meaning`` is added to the message.
+
+    Raises ``TypeError`` for what is no integer, ``ValueError`` for a smaller one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} needs an integer{meaning}, got {value!r}")
+    if value < least:
+        floor = "0 or more" if least == 0 else f"at least {least}"
+        raise ValueError(f"{name} needs to be {floor}{meaning}, got {value}")
+    return int(value)
+
+
+def as_array(name: str, value: ArrayLike, *, dtype: object = None) -> Array:
+    """``value`` as a float array of ``dtype`` (default: its own, or JAX's default float).
+
+    Raises ``TypeError`` for what is not numeric, complex or boolean, ``ValueError`` for NaN and
+    infinity, also where they arise because ``dtype`` is too small.
+    """
+    traced = isinstance(value, jax.core.Tracer)
+    try:
+        array = value if traced else np.asarray(value)
+    except ValueError as error:  # ragged
+        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
+    if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name} needs real numbers, got dtype {array.dtype}")
+    if not (traced or jnp.issubdtype(array.dtype, jnp.number)):
+        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}")
+    if dtype is None:
+        floating = jnp.issubdtype(array.dtype, jnp.floating) and not isinstance(value, list | tuple)
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype if floating else float)
+    if not traced:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+        bad = array.size - np.count_nonzero(np.isfinite(array))
+        if bad:
+            raise ValueError(f"{name} needs finite numbers, got {bad} NaN or infinite entries")
+    return jnp.asarray(array, dtype)
+
+
+def as_inputs(
+    x: ArrayLike, y: ArrayLike | None = None, *, forbid_zero: bool = False
+) -> tuple[Array, Array | None]:
+    """``x`` of shape (n, d) and ``y`` of shape (m, d) as float arrays of one dtype.
+
+    Raises what ``as_array`` raises and ``ValueError`` for a wrong rank, an empty array, different
+    d, points whose squared norm overflows and, with ``forbid_zero``, points whose squared norm is
+    zero (no angle can be taken with them).
+    """
+    arrays = {"x": as_array("x", x)} | ({} if y is None else {"y": as_array("y", y)})
+    dtype = max((array.dtype for array in arrays.values()), key=lambda kind: kind.itemsize)
+    for name, array in arrays.items():
+        if array.ndim != 2:
+            raise ValueError(f"{name} needs shape (points, features), got {array.shape}")
+        if array.size == 0:
+            raise ValueError(f"{name} needs at least one point and one feature, got {array.shape}")
+        arrays[name] = array.astype(dtype)
+        if not isinstance(array, jax.core.Tracer):
+            _check_norms(name, np.asarray(arrays[name]), forbid_zero)
+    x, y = arrays["x"], arrays.get("y")
+    if y is not None and x.shape[1] != y.shape[1]:
+        raise ValueError(f"y needs the {x.shape[1]} features of x, got {y.shape[1]}")
+    return x, y
+
+
+def _check_norms(name: str, points: np.ndarray, forbid_zero: bool) -> None:
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.sum(points * points, axis=1)
+    if not np.all(np.isfinite(squares)):
+        row = int(np.argmin(np.isfinite(squares)))
+        raise ValueError(
+            f"{name} needs points whose squared norm fits into {points.dtype}, got one that "
+            f"overflows in row {row}"
+        )
+    if forbid_zero and not np.all(squares > 0):
+        raise ValueError(
+            f"{name} needs nonzero points when beta is 0 (this kernel takes angles), got a squared "
+            f"norm of zero in row {int(np.argmin(squares))}"
+        )
+
+
+def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float]:
+    """Gain and β as floats, the depth checked.
+
+    Raises ``TypeError`` for a depth that is not an integer or a gain or β that is not a number,
+    ``ValueError`` for depth < 1, gain ≤ 0, β < 0, or a value that is not finite.
+    """
+    if isinstance(depth, bool) or not isinstance(depth, int | np.integer):
+        raise TypeError(f"depth needs an integer, the number of weight layers, got {depth!r}")
+    as_whole("depth", depth, least=1, meaning=" weight layer")
+    gain, beta = as_number("gain", gain), as_number("beta", beta)
+    if gain <= 0:
+        raise ValueError(f"gain needs a positive number, got {gain}")
+    if beta < 0:
+        raise ValueError(f"beta needs a number that is 0 or more, got {beta}")
+    return gain, beta
+
+
+def check_params(params: Sequence) -> None:
+    """A network is a non-empty sequence of layers (W, b) of float arrays.
+
+    Raises ``TypeError`` for anything else, ``ValueError`` for an empty sequence.
+    """
+    if not isinstance(params, list | tuple):
+        raise TypeError(f"params needs a list of layers, got {type(params).__name__}")
+    if not params:
+        raise ValueError("params needs at least one layer, got none")
+    for layer in params:
+        if not (hasattr(layer, "W") and hasattr(layer, "b")):
+            raise TypeError(f"params needs layers with W and b, got {type(layer).__name__}")
+        for array in layer:
+            if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
+                raise TypeError(f"params needs float arrays, got dtype {jnp.result_type(array)}")
