@@ -10,9 +10,12 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 # What executed notebooks depend on besides their own code. When it changes, all that was kept from
 # earlier executions goes: the name of the file $(FRESH) is this key.
 KEY   := $(shell { echo $(VENV); cat $(sort $(wildcard ntk_lib/*.* book/data/*)) requirements.txt pyproject.toml; } | git hash-object --stdin)
+LOOK  := $(shell cat _config.yml $(sort $(wildcard book/assets/*.* book/extension/*.py)) | git hash-object --stdin)
 FRESH := _build/cache/key-$(KEY)
 PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
 READY := $(VENV)/pins-$(PINS)
+# Sphinx does not copy a changed stylesheet or script when no page has changed.
+SEEN  := _build/.look-$(LOOK)
 
 # The same numbers on every machine, and one compilation of each program for all steps.
 export JAX_PLATFORMS := cpu
@@ -40,7 +43,11 @@ $(FRESH): | $(READY)
 	@rm -rf _build/cache _build/.doctrees
 	@mkdir -p $(@D) && touch $@
 
-book: $(READY) $(FRESH) ## build the book, executing what has changed
+$(SEEN): | $(FRESH)
+	@rm -rf _build/.doctrees _build/html _build/.look-*
+	@touch $@
+
+book: $(READY) $(FRESH) $(SEEN) ## build the book, executing what has changed
 	@$(JUPYTER_BOOK)
 	@echo; echo "The book is built. Open it with a double click, no server and no network needed:"; echo "  $(HTML)/index.html"
 

@@ -97,7 +97,7 @@ def ntk(
 
     Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse.
     Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs times √d,
-    Arora et al. 2019, equations 7 to 9.
+    Arora et al. 2019, equations 7 to 9 (who count hidden layers: their L is ``depth`` - 1).
     """
     sigma = as_activation(activation)
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)

