@@ -10,7 +10,7 @@ Three ways to compute it stand side by side, and the tests hold each against the
 
     Θ^(1) = Σ^(1),        Θ^(ℓ+1) = Θ^(ℓ)·Σ̇^(ℓ+1) + Σ^(ℓ+1),        Σ̇^(ℓ+1) = c·E[σ'(u)σ'(v)];
 
-``empirical_ntk``, the definition, for any JAX function of a pytree of parameters; and
+``gradient_flow.empirical_ntk``, the definition, for any JAX function of a pytree of parameters; and
 ``mlp_ntk``, the same number for a multilayer perceptron without a single Jacobian: the gradient of
 the output with respect to W^(ℓ) is the outer product of a backward signal δ^(ℓ+1) = ∂f/∂α̃^(ℓ+1)
 and a forward signal α^(ℓ)/√n_ℓ, so a layer adds
@@ -22,20 +22,18 @@ the spectrum on the circle.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ntk_lib.arguments import (
     as_array,
     as_inputs,
-    as_number,
     as_whole,
     check_numbers,
     check_params,
@@ -43,8 +41,8 @@ from ntk_lib.arguments import (
 from ntk_lib.wide_networks import (
     Activation,
     Layer,
-    apply,
     as_activation,
+    check_dimension,
     first_moments,
     init,
     mirrored,
@@ -53,15 +51,11 @@ from ntk_lib.wide_networks import (
 )
 
 __all__ = [
-    "Training",
-    "circle",
     "circle_spectrum",
-    "empirical_ntk",
     "mlp_ntk",
     "ntk",
     "plot_on_circle",
     "random_kernels",
-    "train",
 ]
 
 # ---------------------------------------------------------------- the limit
@@ -110,61 +104,6 @@ def ntk(
 # ---------------------------------------------------------------- finite networks
 
 
-def _batch(name: str, value: ArrayLike) -> Array:
-    """Inputs of any kind, one a row: pixels and tokens keep their dtype."""
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
-    if array.ndim == 0 or len(array) == 0:
-        raise ValueError(f"{name} needs at least one input, one a row, got shape {array.shape}")
-    return array
-
-
-def empirical_ntk(
-    f: Callable[[Any, Array], Array],
-    params: PyTree,
-    x: Array,
-    y: Array | None = None,
-) -> Float[Array, "n m *kk"]:
-    """The NTK of any function at ``params``: the sum over parameters of ∂f(x)/∂w · ∂f(x')/∂w.
-
-    ``f(params, x)`` maps a batch (n, …) to outputs (n,) or (n, k); ``params`` is a pytree of float
-    arrays. Returns (n, m) for one output and (n, m, k, k) for k > 1 outputs. The Jacobian is held:
-    memory n·k·(number of parameters).
-
-    Raises ``TypeError`` when ``f`` is not callable or a parameter is not a float array,
-    ``ValueError`` when there are no parameters or f's output does not have one row an input.
-    """
-    if not callable(f):
-        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise ValueError("params needs at least one array, got an empty pytree")
-    for leaf in leaves:
-        number = isinstance(leaf, int | float | complex)
-        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
-        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"params needs float arrays, got {kind}")
-    x, y = _batch("x", x), None if y is None else _batch("y", y)
-
-    def jacobian(inputs: Array, name: str) -> list[Array]:
-        out = jax.eval_shape(f, params, inputs)
-        shape = getattr(out, "shape", None)
-        if shape is None or len(shape) not in (1, 2) or shape[0] != len(inputs):
-            raise ValueError(
-                f"f needs to map {name} of shape {inputs.shape} to ({len(inputs)},) or "
-                f"({len(inputs)}, outputs), got {out if shape is None else shape}"
-            )
-        jac = jax.jacrev(lambda p: f(p, inputs).reshape(len(inputs), -1))(params)
-        return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jac)]
-
-    left = jacobian(x, "x")
-    right = left if y is None else jacobian(y, "y")
-    theta = sum(jnp.einsum("nip,mjp->nmij", a, b) for a, b in zip(left, right, strict=True))
-    return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta
-
-
 def _signals(
     params: Sequence[Layer], x: Array, sigma: Activation, gain: Array, beta: Array
 ) -> tuple[list[Array], list[Array]]:
@@ -202,12 +141,6 @@ def _mlp_ntk(
     return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta
 
 
-def _check_dimension(params: Sequence[Layer], x: Array) -> None:
-    n_in = params[0].W.shape[1]
-    if x.shape[1] != n_in:
-        raise ValueError(f"x needs a last axis of {n_in}, the network's inputs, got {x.shape}")
-
-
 def mlp_ntk(
     params: Sequence[Layer],
     x: Float[ArrayLike, "n d"],
@@ -231,26 +164,13 @@ def mlp_ntk(
     check_params(params)
     gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
     x, y = as_inputs(x, y)
-    _check_dimension(params, x)
+    check_dimension(params, x)
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
     return _mlp_ntk(params, x, y, jnp.asarray(gain, dtype), jnp.asarray(beta, dtype), sigma=sigma)
 
 
 # ---------------------------------------------------------------- what the chapter measures
-
-
-def circle(angles: Float[ArrayLike, " n"]) -> Float[Array, "n 2"]:
-    """Points (cos γ, sin γ) of the unit circle, shape (n, 2), for angles γ in radians.
-
-    Raises ``ValueError`` for another rank, no angles or angles that are not finite.
-    """
-    angles = as_array("angles", angles)
-    if angles.ndim != 1:
-        raise ValueError(f"angles needs shape (n,), got {angles.shape}")
-    if not len(angles):
-        raise ValueError("angles needs at least one angle, got none")
-    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames=("widths", "activation"))
@@ -320,65 +240,6 @@ def plot_on_circle(
     ax.set_xticks([-np.pi, 0, np.pi], [r"$-\pi$", "0", r"$\pi$"])
     ax.legend(loc="upper left")
     return fig
-
-
-class Training(NamedTuple):
-    """A network after gradient descent: its parameters and the cost before each step."""
-
-    params: list[Layer]
-    cost: Float[Array, " steps"]
-
-
-@functools.partial(jax.jit, static_argnames=("steps", "sigma"))
-def _train(params, x, targets, rate, gain, beta, *, steps: int, sigma: Activation) -> Training:
-    def cost(p):
-        f = apply(p, x, activation=sigma, gain=gain, beta=beta)[:, 0]
-        return jnp.mean((f - targets) ** 2) / 2
-
-    def step(p, _):
-        value, gradient = jax.value_and_grad(cost)(p)
-        return jax.tree.map(lambda w, g: w - rate * g, p, gradient), value
-
-    return Training(*jax.lax.scan(step, params, length=steps))
-
-
-def train(
-    params: Sequence[Layer],
-    x: Float[ArrayLike, "n d"],
-    targets: Float[ArrayLike, " n"],
-    *,
-    steps: int,
-    rate: float = 1.0,
-    activation: str | Activation = "relu",
-    gain: float = 1.0,
-    beta: float = 0.1,
-) -> Training:
-    """Full-batch gradient descent on C = ½·mean (f(x) − target)² for a network with one output.
-
-    ``x`` has shape (n, d), ``targets`` (n,). ``rate`` multiplies the plain gradient; ``steps`` of
-    rate η are the time t = steps·η of the gradient flow (Jacot et al. 2018, section 6.1).
-
-    Raises ``ValueError`` for targets of another shape, ``steps`` < 0 or ``rate`` ≤ 0, and as
-    ``ntk`` does.
-    """
-    sigma = as_activation(activation)
-    check_params(params)
-    gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
-    x, _ = as_inputs(x)
-    _check_dimension(params, x)
-    if len(params[-1].W) != 1:
-        raise ValueError(f"params needs one output to train, got {len(params[-1].W)}")
-    dtype = params[0].W.dtype
-    targets = as_array("targets", targets, dtype=dtype)
-    if targets.shape != (len(x),):
-        raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
-    steps, rate = as_whole("steps", steps, least=0), as_number("rate", rate)
-    if rate <= 0:
-        raise ValueError(f"rate needs to be positive, got {rate}")
-    rate, gain, beta = (jnp.asarray(t, dtype) for t in (rate, gain, beta))
-    return _train(
-        list(params), x.astype(dtype), targets, rate, gain, beta, steps=steps, sigma=sigma
-    )
 
 
 def circle_spectrum(kernel: Float[ArrayLike, " n"]) -> Float[Array, " modes"]:

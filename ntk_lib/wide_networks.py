@@ -41,6 +41,7 @@ from ntk_lib.arguments import (
     check_numbers,
     check_params,
 )
+from ntk_lib.kernels import arc_cosine_of, safe_sqrt
 
 __all__ = [
     "ACTIVATIONS",
@@ -49,6 +50,8 @@ __all__ = [
     "Moments",
     "apply",
     "as_activation",
+    "check_dimension",
+    "circle",
     "first_moments",
     "init",
     "leaky_relu",
@@ -92,6 +95,13 @@ def init(widths: Sequence[int], *, key: PRNGKeyArray, dtype: object = None) -> l
     parts = zip(jnp.split(numbers, ends[:-1]), shapes, strict=True)
     tables = [part.reshape(shape) for part, shape in parts]
     return [Layer(W=table[:, :-1], b=table[:, -1]) for table in tables]
+
+
+def check_dimension(params: Sequence[Layer], x: Array) -> None:
+    """Raise ``ValueError`` when the rows of ``x`` are not inputs of the network."""
+    n_in = params[0].W.shape[1]
+    if x.shape[1] != n_in:
+        raise ValueError(f"x needs a last axis of {n_in}, the network's inputs, got {x.shape}")
 
 
 def preactivations(
@@ -152,26 +162,6 @@ class Activation(NamedTuple):
     needs_angle: bool = False
 
 
-def _safe_sqrt(t: Array) -> Array:
-    """√max(t, 0), with derivative 0 (not infinity) where t ≤ 0."""
-    positive = t > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, t, 1.0)), 0.0)
-
-
-def _polar(a: Array, b: Array, k: Array) -> tuple[Array, Array, Array, Array]:
-    """√(ab), ρ = k/√(ab), sin θ and θ = arccos ρ.
-
-    The root is a·√(b/a), exactly a when a = b: then ρ = 1 and θ = 0 hold exactly on a Gram's
-    diagonal, where an arccos of a rounded ρ would lose half the digits.
-    """
-    root = a * jnp.sqrt(b / a)
-    rho = k / root
-    # not jnp.clip, which halves the derivative where ρ is exactly 1
-    rho = jnp.where(rho > 1, 1.0, jnp.where(rho < -1, -1.0, rho))
-    sin = _safe_sqrt((1 - rho) * (1 + rho))
-    return root, rho, sin, jnp.arctan2(sin, rho)
-
-
 def leaky_relu(negative: float = 0.01, positive: float = 1.0) -> Activation:
     """σ(z) = negative·z for z < 0 and positive·z for z > 0: ReLU is ``leaky_relu(0, 1)``.
 
@@ -189,13 +179,10 @@ def _leaky_relu(p: float, q: float) -> Activation:
         return jnp.where(z > 0, q * z, p * z)
 
     def dual(a: Array, b: Array, k: Array) -> Array:
-        root, rho, sin, theta = _polar(a, b, k)
-        arc = root * (sin + (math.pi - theta) * rho) / (2 * math.pi)
-        return (p - q) ** 2 * arc + p * q * k
+        return (p - q) ** 2 / 2 * arc_cosine_of(a, b, k, order=1) + p * q * k
 
     def dual_prime(a: Array, b: Array, k: Array) -> Array:
-        *_, theta = _polar(a, b, k)
-        return (p - q) ** 2 * (math.pi - theta) / (2 * math.pi) + p * q
+        return (p - q) ** 2 / 2 * arc_cosine_of(a, b, k, order=0) + p * q
 
     return Activation(f"leaky_relu({p:g}, {q:g})", function, dual, dual_prime, True)
 
@@ -252,7 +239,7 @@ def quadrature(function: Callable[[Array], Array], *, nodes: int = 40) -> Activa
         rho = jnp.where(root > 0, k / jnp.where(root > 0, root, 1.0), 0.0)
         rho = jnp.where(rho > 1, 1.0, jnp.where(rho < -1, -1.0, rho))
         # u = √a(p z₁ + q z₂), v = √b(p z₁ − q z₂): u and v are treated alike
-        p, q = _safe_sqrt((1 + rho) / 2), _safe_sqrt((1 - rho) / 2)
+        p, q = safe_sqrt((1 + rho) / 2), safe_sqrt((1 - rho) / 2)
         z, w = jnp.asarray(points, k.dtype), jnp.asarray(weights, k.dtype)
 
         def add(total: Array, node: tuple[Array, Array, Array]) -> tuple[Array, None]:
@@ -388,3 +375,19 @@ def nngp(
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
     kernel = _nngp(x, y, gain, beta, depth=depth, sigma=sigma)
     return mirrored(kernel) if y is None else kernel
+
+
+# ---------------------------------------------------------------- the circle
+
+
+def circle(angles: Float[ArrayLike, " n"]) -> Float[Array, "n 2"]:
+    """Points (cos γ, sin γ) of the unit circle, shape (n, 2), for angles γ in radians.
+
+    Raises ``ValueError`` for another rank, no angles or angles that are not finite.
+    """
+    angles = as_array("angles", angles)
+    if angles.ndim != 1:
+        raise ValueError(f"angles needs shape (n,), got {angles.shape}")
+    if not len(angles):
+        raise ValueError("angles needs at least one angle, got none")
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
