@@ -1,20 +1,91 @@
 """Training as a flow: gradient descent, its limit of small steps, and the tangent kernel.
 
-Serves the chapter ``gradient_flow``.
+Serves the chapter ``gradient_flow``. With the cost C(w) of parameters w and u = f - y the residual
+on N points, for the least squares C = ‖u‖²/(2N):
+
+    descent           w ← w - η ∇C(w)                     gradient_descent, descent_path
+    flow              dw/dt = -∇C(w)                      gradient_flow
+    in function space du/dt = -(1/N) Θ u                  empirical_ntk is Θ
+    a kernel at rest  u' = -K u, u(t) = e^(-Kt) u(0)      linear_flow, K = Θ/N
+    its descent       u(s) = (I - ηK)^s u(0)              linear_descent, critical_rate = 2/λ_max
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import diffrax
+import equinox
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from ntk_lib.arguments import as_array, as_whole
-from ntk_lib.kernels import principal_components
+from ntk_lib.arguments import as_array, as_number, as_whole
 
-__all__ = ["Training", "empirical_ntk", "gradient_descent", "linear_flow"]
+__all__ = [
+    "Training",
+    "critical_rate",
+    "descent_path",
+    "empirical_ntk",
+    "gradient_descent",
+    "gradient_flow",
+    "linear_descent",
+    "linear_flow",
+]
+
+# ---------------------------------------------------------------- arguments
+
+
+def _as_params(params: PyTree) -> PyTree:
+    """The pytree with each leaf, a float array or a Python number, as a JAX array."""
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise ValueError("params needs at least one array, got an empty pytree")
+    for leaf in leaves:
+        number = isinstance(leaf, int | float | complex)
+        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
+        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(f"params needs float arrays, got {kind}")
+    return jax.tree.map(lambda w: jnp.asarray(w, jnp.result_type(w)), params)
+
+
+def _as_cost(cost: Callable[[Any], Array], params: PyTree) -> PyTree:
+    """``params`` as arrays, once ``cost`` is known to give one real number for them."""
+    if not callable(cost):
+        raise TypeError(f"cost needs a function of params, got {type(cost).__name__}")
+    params = _as_params(params)
+    out = jax.eval_shape(cost, params)
+    if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
+        got = f"shape {out.shape} of {out.dtype}" if hasattr(out, "shape") else type(out).__name__
+        raise ValueError(f"cost needs to give one real number, got {got}")
+    return params
+
+
+def _as_rate(rate: ArrayLike) -> ArrayLike:
+    if isinstance(rate, jax.core.Tracer):
+        if rate.shape:
+            raise TypeError(f"rate needs a real number, got shape {rate.shape}")
+        return rate
+    rate = as_number("rate", rate)
+    if rate <= 0:
+        raise ValueError(f"rate needs to be positive, got {rate:g}")
+    return rate
+
+
+def _as_kernel(kernel: ArrayLike) -> Array:
+    kernel = as_array("kernel", kernel)
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.size:
+        raise ValueError(f"kernel needs shape (n, n), got {kernel.shape}")
+    if not isinstance(kernel, jax.core.Tracer):
+        matrix = np.asarray(kernel)
+        tolerance = 100 * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
+        if np.abs(matrix - matrix.T).max() > tolerance:
+            raise ValueError(
+                "kernel needs a symmetric matrix, got one that differs from its transpose"
+            )
+    return kernel
+
 
 # ---------------------------------------------------------------- descent
 
@@ -26,22 +97,128 @@ class Training(NamedTuple):
     cost: Float[Array, " steps"]
 
 
+def _step(cost: Callable[[Any], Array], params: PyTree, rate: ArrayLike) -> tuple[PyTree, Array]:
+    value, gradient = jax.value_and_grad(cost)(params)
+    # the rate takes the parameters' dtype, so that a float64 rate does not widen float32 weights
+    return jax.tree.map(lambda w, g: w - jnp.asarray(rate, w.dtype) * g, params, gradient), value
+
+
 def gradient_descent(
     cost: Callable[[Any], Array], params: PyTree, *, rate: ArrayLike, steps: int
 ) -> Training:
     """``steps`` steps w ← w - rate·∇C(w) on the scalar function ``cost`` of a pytree ``params``.
 
-    It is Euler's method, with step ``rate``, on the gradient flow w' = -∇C(w).
+    It is Euler's method, with step ``rate``, on the gradient flow w' = -∇C(w). ``rate`` may be
+    traced.
+
+    Raises ``TypeError`` when ``cost`` is not callable or a parameter is not a float array,
+    ``ValueError`` when ``cost`` does not give one number, for rate ≤ 0 or steps < 0.
     """
-
-    def step(p: PyTree, _: None) -> tuple[PyTree, Array]:
-        value, gradient = jax.value_and_grad(cost)(p)
-        return jax.tree.map(lambda w, g: w - rate * g, p, gradient), value
-
-    return Training(*jax.lax.scan(step, params, length=as_whole("steps", steps, least=0)))
+    params, rate = _as_cost(cost, params), _as_rate(rate)
+    length = as_whole("steps", steps, least=0)
+    return Training(*jax.lax.scan(lambda p, _: _step(cost, p, rate), params, length=length))
 
 
-# ---------------------------------------------------------------- the linear flow
+def descent_path(
+    cost: Callable[[Any], Array], params: PyTree, *, rate: ArrayLike, steps: int
+) -> PyTree:
+    """Where gradient descent goes: the parameters before the first step and after each step.
+
+    Returns the pytree ``params`` with a leading axis of length ``steps`` + 1; raises what
+    ``gradient_descent`` raises.
+    """
+    params, rate = _as_cost(cost, params), _as_rate(rate)
+    length = as_whole("steps", steps, least=0)
+
+    def step(p: PyTree, _: None) -> tuple[PyTree, PyTree]:
+        return _step(cost, p, rate)[0], p
+
+    last, path = jax.lax.scan(step, params, length=length)
+    return jax.tree.map(lambda w, end: jnp.concatenate([w, end[None]]), path, last)
+
+
+# ---------------------------------------------------------------- the flow
+
+
+def gradient_flow(
+    cost: Callable[[Any], Array],
+    params: PyTree,
+    *,
+    times: Float[ArrayLike, " t"],
+    tolerance: float | None = None,
+    max_steps: int = 100_000,
+) -> PyTree:
+    """The parameters at each of ``times`` along w' = -∇C(w), w(0) = ``params``.
+
+    The solver is the explicit Runge-Kutta method of Tsitouras (2011) with adaptive steps, from
+    ``diffrax``. ``tolerance`` bounds the estimated error of a step, absolute and relative (default:
+    machine epsilon to the power 2/3, 4e-11 in float64 and 2e-5 in float32); the error of the
+    result is larger, by how much depends on the problem. ``times`` start at 0 or later and do not
+    decrease. Returns the pytree ``params`` with a leading time axis. All parameters need one dtype.
+
+    Raises what ``gradient_descent`` raises, ``ValueError`` for bad ``times`` or ``tolerance``, and
+    ``RuntimeError`` when the solver does not arrive: after ``max_steps`` steps (a stiff flow needs
+    about λ_max·time/3 of them), or because the flow leaves every bound or the cost becomes NaN.
+    """
+    params = _as_cost(cost, params)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    if len(dtypes) > 1:
+        raise TypeError(f"params needs one dtype, got {sorted(map(str, dtypes))}")
+    (dtype,) = dtypes
+    times = as_array("times", times, dtype=dtype)
+    if times.ndim != 1 or not times.size:
+        raise ValueError(f"times needs shape (t,), at least one time, got {times.shape}")
+    if not isinstance(times, jax.core.Tracer):
+        steps = np.diff(np.asarray(times), prepend=0)
+        if np.any(steps < 0):
+            raise ValueError("times needs to start at 0 or later and not to decrease")
+    max_steps = as_whole("max_steps", max_steps, least=1)
+    if tolerance is None:
+        tolerance = float(jnp.finfo(dtype).eps) ** (2 / 3)
+    tolerance = as_number("tolerance", tolerance)
+    if tolerance <= 0:
+        raise ValueError(f"tolerance needs a positive number, got {tolerance}")
+
+    def velocity(_t: Array, p: PyTree, _args: None) -> PyTree:
+        return jax.tree.map(jnp.negative, jax.grad(cost)(p))
+
+    @jax.jit  # compiled as one program: several times faster than operation by operation
+    def solve(p: PyTree, ts: Array) -> tuple[PyTree, diffrax.RESULTS]:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(velocity),
+            diffrax.Tsit5(),
+            t0=jnp.zeros((), dtype),
+            t1=ts[-1],
+            dt0=None,  # the solver's own choice
+            y0=p,
+            saveat=diffrax.SaveAt(ts=ts),
+            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+            max_steps=max_steps,
+            throw=False,
+        )
+        return solution.ys, solution.result
+
+    path, result = solve(params, times)
+    failed = result != diffrax.RESULTS.successful
+    message = f"gradient_flow did not reach the last time within {max_steps} steps"
+    if isinstance(failed, jax.core.Tracer):  # under jit the error comes when the program runs
+        return equinox.error_if(path, failed, message)
+    if failed:
+        raise RuntimeError(f"{message}: {diffrax.RESULTS[result]}")
+    return path
+
+
+# ---------------------------------------------------------------- a kernel at rest
+
+
+def _modes(kernel: ArrayLike, start: ArrayLike) -> tuple[Array, Array, Array]:
+    """Eigenvalues of K, eigenvectors as columns, and the start's coefficients in them."""
+    kernel, start = _as_kernel(kernel), as_array("start", start)
+    if start.shape != kernel.shape[:1]:
+        raise ValueError(f"start needs shape ({len(kernel)},), got {start.shape}")
+    dtype = max(kernel.dtype, start.dtype, key=lambda kind: kind.itemsize)
+    values, vectors = jnp.linalg.eigh(kernel.astype(dtype))
+    return values, vectors, vectors.T @ start.astype(dtype)
 
 
 def linear_flow(
@@ -49,11 +226,56 @@ def linear_flow(
 ) -> Float[Array, "t n"]:
     """u(t) = e^(-Kt) u(0), the solution of u' = -K u for a symmetric K, at each of ``times``.
 
-    ``kernel`` is K, shape (n, n), ``start`` is u(0), shape (n,). Returns shape (len(times), n).
+    ``kernel`` is K, shape (n, n): for the residual of least squares the tangent kernel over N.
+    ``start`` is u(0), shape (n,). Returns shape (len(times), n).
+
+    Raises ``ValueError`` for a kernel that is not square or not symmetric to rounding, a start of
+    another length, or times that are not of shape (t,).
     """
-    values, vectors = principal_components(kernel)
-    decay = jnp.exp(-jnp.outer(as_array("times", times), len(values) * values))
-    return (decay * (vectors.T @ as_array("start", start))) @ vectors.T
+    values, vectors, coefficients = _modes(kernel, start)
+    times = as_array("times", times, dtype=values.dtype)
+    if times.ndim != 1:
+        raise ValueError(f"times needs shape (t,), got {times.shape}")
+    return (jnp.exp(-jnp.outer(times, values)) * coefficients[None, :]) @ vectors.T
+
+
+def linear_descent(
+    kernel: Float[ArrayLike, "n n"],
+    start: Float[ArrayLike, " n"],
+    *,
+    rate: ArrayLike,
+    steps: Sequence[int] | Int[ArrayLike, " t"],
+) -> Float[Array, "t n"]:
+    """u(s) = (I - ηK)^s u(0), descent of rate η on u' = -K u, after each number s of ``steps``.
+
+    Arguments and errors as for ``linear_flow``; ``rate`` is η > 0, and ``steps`` are whole numbers,
+    0 or more. Returns shape (len(steps), n).
+    """
+    values, vectors, coefficients = _modes(kernel, start)
+    if np.ndim(steps) != 1:
+        raise ValueError(f"steps needs shape (t,), got {np.shape(steps)}")
+    counts = [as_whole("steps", s, least=0) for s in np.asarray(steps)]
+    factors = 1 - jnp.asarray(_as_rate(rate), values.dtype) * values
+    powers = factors[None, :] ** jnp.asarray(counts, values.dtype)[:, None]
+    return (powers * coefficients[None, :]) @ vectors.T
+
+
+def critical_rate(kernel: Float[ArrayLike, "n n"]) -> Float[Array, ""]:
+    """2/λ_max of a positive semi-definite K: above it, descent on u' = -K u diverges.
+
+    Raises ``ValueError`` for a kernel that is not square, not symmetric, or has no positive
+    eigenvalue or a negative one (beyond rounding).
+    """
+    values = jnp.linalg.eigvalsh(_as_kernel(kernel))
+    if not isinstance(values, jax.core.Tracer):
+        low, high = float(values[0]), float(values[-1])
+        slack = 100 * len(values) * float(jnp.finfo(values.dtype).eps) * high
+        if high <= 0 or low < -slack:
+            raise ValueError(
+                "kernel needs to be positive semi-definite and not zero, "
+                f"got eigenvalues from {low:.3g} to {high:.3g}"
+            )
+    return 2 / values[-1]
 
 
 # ---------------------------------------------------------------- the tangent kernel
@@ -73,8 +295,8 @@ def _batch(name: str, value: ArrayLike) -> Array:
 def empirical_ntk(
     f: Callable[[Any, Array], Array],
     params: PyTree,
-    x: Array,
-    y: Array | None = None,
+    x: ArrayLike,
+    y: ArrayLike | None = None,
 ) -> Float[Array, "n m *kk"]:
     """The NTK of any function at ``params``: the sum over parameters of ∂f(x)/∂w · ∂f(x')/∂w.
 
@@ -87,14 +309,7 @@ def empirical_ntk(
     """
     if not callable(f):
         raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise ValueError("params needs at least one array, got an empty pytree")
-    for leaf in leaves:
-        number = isinstance(leaf, int | float | complex)
-        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
-        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"params needs float arrays, got {kind}")
+    params = _as_params(params)
     x, y = _batch("x", x), None if y is None else _batch("y", y)
 
     def jacobian(inputs: Array, name: str) -> list[Array]:

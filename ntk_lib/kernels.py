@@ -3,9 +3,16 @@
 Serves the chapter ``kernels``. A kernel is a symmetric function K(x, x') whose Gram matrices are
 positive semi-definite. Kernel functions take ``x`` of shape (n, d) and ``y`` of shape (m, d) and
 return (n, m); without ``y`` the Gram of ``x`` with itself.
+
+On N points X with Gram K, a function f = K(·, X) α has the squared norm ‖f‖² = αᵀ K α. Regression
+minimises (1/2N) Σ (f(x_i) - y_i)² + (ridge/2) ‖f‖²: (K + N·ridge·I) α = y. Descent follows the
+kernel gradient of any cost C, ∇_K C(x) = (1/N) Σ_j K(x, x_j) d_j with d_j = N ∂C/∂f(x_j), which
+is defined outside the data too (Jacot et al. 2018, section 3).
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,12 +24,18 @@ from jaxtyping import Array, Float
 from ntk_lib.arguments import as_array, as_inputs, as_number, as_whole
 
 __all__ = [
+    "Descent",
     "PrincipalComponents",
     "arc_cosine",
     "arc_cosine_of",
+    "kernel_descent",
+    "kernel_gradient",
+    "kernel_regression",
     "polynomial",
     "principal_components",
+    "random_features",
     "rbf",
+    "rkhs_norm",
     "safe_sqrt",
 ]
 
@@ -36,13 +49,22 @@ def rbf(
 
     Raises ``ValueError`` for bandwidth ≤ 0 and what ``as_inputs`` raises.
     """
-    bandwidth = as_number("bandwidth", bandwidth)
-    if bandwidth <= 0:
-        raise ValueError(f"bandwidth needs a positive number, got {bandwidth}")
-    x, y = as_inputs(x, y)
+    bandwidth = _as_bandwidth(bandwidth)
+    return _rbf(*as_inputs(x, y), bandwidth)
+
+
+@jax.jit
+def _rbf(x: Array, y: Array | None, bandwidth: ArrayLike) -> Array:
     # differences, not products: exactly symmetric, exactly 1 where two points coincide
     gaps = (x[:, None] - (x if y is None else y)[None]) / bandwidth
     return jnp.exp(-jnp.sum(gaps**2, axis=-1) / 2)
+
+
+def _as_bandwidth(value: object) -> float:
+    bandwidth = as_number("bandwidth", value)
+    if bandwidth <= 0:
+        raise ValueError(f"bandwidth needs a positive number, got {bandwidth}")
+    return bandwidth
 
 
 def polynomial(
@@ -52,12 +74,20 @@ def polynomial(
     degree: int,
     offset: float = 1.0,
 ) -> Float[Array, "n m"]:
-    """(x·x' + offset)^degree; ``offset`` ≥ 0."""
+    """The polynomial kernel (x·x' + offset)^degree, all monomials up to ``degree`` as features.
+
+    Raises ``ValueError`` for degree < 1 or offset < 0 (some Gram would then have a negative
+    eigenvalue), ``TypeError`` for a degree that is no integer, and what ``as_inputs`` raises.
+    """
     degree = as_whole("degree", degree, least=1)
     offset = as_number("offset", offset)
     if offset < 0:
         raise ValueError(f"offset needs a number that is 0 or more, got {offset}")
-    x, y = as_inputs(x, y)
+    return _polynomial(*as_inputs(x, y), offset, degree=degree)
+
+
+@partial(jax.jit, static_argnames="degree")
+def _polynomial(x: Array, y: Array | None, offset: ArrayLike, *, degree: int) -> Array:
     return (x @ (x if y is None else y).T + offset) ** degree
 
 
@@ -70,10 +100,13 @@ def safe_sqrt(t: Array) -> Array:
 def _polar(a: Array, b: Array, k: Array) -> tuple[Array, Array, Array, Array]:
     """√(ab), ρ = k/√(ab), sin θ and θ = arccos ρ.
 
-    The root is a·√(b/a), exactly a when a = b: then ρ = 1 and θ = 0 hold exactly on a Gram's
-    diagonal, where an arccos of a rounded ρ would lose half the digits.
+    The root is a·√(b/a) for a ≥ b, exactly a when a = b: then ρ = 1 and θ = 0 hold exactly on a
+    Gram's diagonal, where an arccos of a rounded ρ would lose half the digits. Swapping a and b
+    changes no bit, or nearly parallel points would make a Gram that is not symmetric.
     """
-    root = a * jnp.sqrt(b / a)
+    # not jnp.maximum, whose second derivative is wrong where a = b
+    larger, smaller = jnp.where(a >= b, a, b), jnp.where(a >= b, b, a)
+    root = larger * jnp.sqrt(smaller / larger)
     rho = k / root
     # not jnp.clip, which halves the derivative where ρ is exactly 1
     rho = jnp.where(rho > 1, 1.0, jnp.where(rho < -1, -1.0, rho))
@@ -102,16 +135,25 @@ def arc_cosine(
 
     Raises ``ValueError`` for another order, points of norm zero, and as ``as_inputs`` does.
     """
-    order = as_whole("order", order, least=0)
-    if order > 1:
-        raise ValueError(f"order needs to be 0 or 1, got {order}")
-    x, y = as_inputs(x, y, forbid_zero=True)
+    order = _as_order(order)
+    return _arc_cosine(*as_inputs(x, y, forbid_zero=True), order=order)
+
+
+@partial(jax.jit, static_argnames="order")
+def _arc_cosine(x: Array, y: Array | None, *, order: int) -> Array:
     other = x if y is None else y
     a, b = (jnp.sum(t * t, axis=1) for t in (x, other))
     k = x @ other.T
     if y is None:
         k = jnp.where(jnp.eye(len(x), dtype=bool), a[:, None], (k + k.T) / 2)
     return arc_cosine_of(a[:, None], b[None, :], k, order=order)
+
+
+def _as_order(value: object) -> int:
+    order = as_whole("order", value, least=0)
+    if order > 1:
+        raise ValueError(f"order needs to be 0 or 1, got {order}")
+    return order
 
 
 # ---------------------------------------------------------------- Gram matrices
@@ -131,19 +173,229 @@ def principal_components(gram: Float[ArrayLike, "n n"]) -> PrincipalComponents:
     Source: Jacot et al. 2018, section 5.
     """
     gram = _as_gram(gram)
+    return _principal_components(gram)
+
+
+@jax.jit
+def _principal_components(gram: Array) -> PrincipalComponents:
     values, vectors = jnp.linalg.eigh(gram / len(gram))
     return PrincipalComponents(values[::-1], vectors[:, ::-1])
 
 
-def _as_gram(gram: ArrayLike) -> Array:
+def rkhs_norm(
+    gram: Float[ArrayLike, "n n"], coefficients: Float[ArrayLike, " n"]
+) -> Float[Array, ""]:
+    """The norm √(αᵀ K α) of f = Σ_i α_i K(x_i, ·) in the kernel's space of functions.
+
+    ``gram`` is K on the points x_i, ``coefficients`` is α of shape (n,).
+    Raises ``ValueError`` for a Gram that is not symmetric or has a negative eigenvalue, and for
+    other lengths.
+    """
+    gram = _as_gram(gram, definite=True)
+    alpha = _as_values("coefficients", coefficients, gram)
+    return _norm(gram, alpha)
+
+
+@jax.jit
+def _norm(gram: Array, alpha: Array) -> Array:
+    return safe_sqrt(alpha @ gram @ alpha)
+
+
+def _as_gram(gram: ArrayLike, *, definite: bool = False) -> Array:
+    """A symmetric matrix; with ``definite`` one without negative eigenvalues (up to rounding)."""
     gram = as_array("gram", gram)
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size:
         raise ValueError(f"gram needs shape (n, n), got {gram.shape}")
     if not isinstance(gram, jax.core.Tracer):
         matrix = np.asarray(gram)
-        tolerance = 100 * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
-        if np.abs(matrix - matrix.T).max() > tolerance:
+        eps, size = np.finfo(matrix.dtype).eps, np.abs(matrix).max()
+        if np.abs(matrix - matrix.T).max() > 100 * eps * size:
             raise ValueError(
                 "gram needs a symmetric matrix, got one that differs from its transpose"
             )
+        # √eps: what rounding does to the angle between nearly parallel points
+        floor = -len(matrix) * np.sqrt(eps) * size
+        if definite and (least := np.linalg.eigvalsh(matrix)[0]) < floor:
+            raise ValueError(
+                f"gram needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
+            )
     return gram
+
+
+def _as_values(name: str, values: ArrayLike, gram: Array) -> Array:
+    """``values`` on the points of a Gram: one row a point, in the Gram's dtype."""
+    values = as_array(name, values, dtype=gram.dtype)
+    if values.ndim not in (1, 2) or len(values) != len(gram):
+        raise ValueError(f"{name} needs one row for each of {len(gram)} points, got {values.shape}")
+    return values
+
+
+# ---------------------------------------------------------------- regression
+
+
+def kernel_regression(
+    gram: Float[ArrayLike, "n n"], targets: Float[ArrayLike, " n *k"], *, ridge: float = 0.0
+) -> Float[Array, " n *k"]:
+    """Coefficients α of the kernel regression f(x) = K(x, X) α, from (K + N·ridge·I) α = targets.
+
+    f minimises (1/2N) Σ (f(x_i) - y_i)² + (ridge/2) ‖f‖² (for a column of targets at a time); with
+    ridge 0 it is the interpolant of least norm.
+
+    Raises ``ValueError`` for ridge < 0, a Gram that is not symmetric or has a negative eigenvalue,
+    targets of another length and, where ridge is 0, repeated points or a Gram that cannot be
+    inverted in its precision.
+    """
+    ridge = as_number("ridge", ridge)
+    if ridge < 0:
+        raise ValueError(f"ridge needs a number that is 0 or more, got {ridge}")
+    gram = _as_gram(gram, definite=True)
+    targets = _as_values("targets", targets, gram)
+    if ridge == 0 and not isinstance(gram, jax.core.Tracer):
+        _check_invertible(np.asarray(gram))
+    return _solve(gram, targets, len(gram) * ridge)
+
+
+@jax.jit
+def _solve(gram: Array, targets: Array, shift: ArrayLike) -> Array:
+    # not Cholesky, which ends in NaN where rounding has made a small eigenvalue negative
+    return jnp.linalg.solve(gram + shift * jnp.eye(len(gram), dtype=gram.dtype), targets)
+
+
+def _check_invertible(gram: np.ndarray) -> None:
+    values = np.linalg.eigvalsh(gram)
+    if values[0] > len(gram) * np.finfo(gram.dtype).eps * values[-1]:
+        return
+    _, first, where = np.unique(gram, axis=0, return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(first[where] != np.arange(len(gram)))
+    if repeated.size:
+        i, j = first[where][repeated[0]], repeated[0]
+        raise ValueError(f"gram needs distinct points where ridge is 0, got equal rows {i} and {j}")
+    raise ValueError(
+        f"gram needs to be invertible in {gram.dtype} where ridge is 0, got eigenvalues from "
+        f"{values[0]:.3g} to {values[-1]:.3g}"
+    )
+
+
+# ---------------------------------------------------------------- random features
+
+
+def random_features(
+    x: Float[ArrayLike, "n d"],
+    *,
+    key: Array,
+    count: int,
+    kernel: str = "rbf",
+    bandwidth: float = 1.0,
+    order: int = 1,
+) -> Float[Array, "n count"]:
+    """``count`` random functions at x, shape (n, count): the mean of their products is the kernel.
+
+    For ``kernel`` "rbf" √2 cos(ω·x + b), ω ~ N(0, I/bandwidth²) and b uniform on a full turn; for
+    "arc_cosine" √2 σ(w·x), w ~ N(0, I), σ the step function (order 0) or ReLU (order 1).
+    E[f(x) f(x')] = K(x, x') exactly. The same ``key`` and ``count`` are the same functions.
+
+    Raises ``ValueError`` for another kernel, count < 1, and as the kernel functions do.
+    Source: Rahimi and Recht 2007; Cho and Saul 2009.
+    """
+    count, order = as_whole("count", count, least=1), _as_order(order)
+    bandwidth = _as_bandwidth(bandwidth)
+    if kernel not in ("rbf", "arc_cosine"):
+        raise ValueError(f"kernel needs to be 'rbf' or 'arc_cosine', got {kernel!r}")
+    x, _ = as_inputs(x)
+    return _random_features(x, key, bandwidth, count=count, kernel=kernel, order=order)
+
+
+@partial(jax.jit, static_argnames=("count", "kernel", "order"))
+def _random_features(
+    x: Array, key: Array, bandwidth: ArrayLike, *, count: int, kernel: str, order: int
+) -> Array:
+    direction, turn = jax.random.split(key)
+    z = x @ jax.random.normal(direction, (x.shape[1], count), x.dtype)
+    if kernel == "rbf":
+        phase = jax.random.uniform(turn, (1, count), x.dtype, 0, 2 * math.pi)
+        return math.sqrt(2) * jnp.cos(z / bandwidth + phase)
+    return math.sqrt(2) * (jnp.maximum(z, 0) if order == 1 else (z > 0).astype(x.dtype))
+
+
+# ---------------------------------------------------------------- descent in function space
+
+
+class Descent(NamedTuple):
+    """A function and its cost along kernel gradient descent; row s after s steps, 0 the start."""
+
+    f: Float[Array, "rows m"]
+    cost: Float[Array, " rows"]
+
+
+def kernel_gradient(
+    kernel: Float[ArrayLike, "m n"],
+    cost: Callable[[Array], Array],
+    outputs: Float[ArrayLike, " n"],
+) -> Float[Array, " m"]:
+    """∇_K C at m points: (1/N) Σ_j K(x, x_j) d_j, where d_j = N ∂C/∂f(x_j).
+
+    ``kernel`` is K(x, X): a row for each of the m points, data or not, and a column for each of
+    the N data points. ``cost`` maps the outputs on the data, shape (N,), to a number; ``outputs``
+    are those of the present function. Source: Jacot et al. 2018, section 3.
+
+    Raises ``TypeError`` when the cost is no function, ``ValueError`` when it does not return one
+    number or the shapes do not match.
+    """
+    kernel = as_array("kernel", kernel)
+    outputs = as_array("outputs", outputs, dtype=kernel.dtype)
+    if not callable(cost):
+        raise TypeError(f"cost needs a function of the outputs, got {type(cost).__name__}")
+    if kernel.ndim != 2 or outputs.shape != kernel.shape[1:]:
+        raise ValueError(f"kernel needs shape (m, {outputs.size}), got {kernel.shape}")
+    if (shape := jax.eval_shape(cost, outputs).shape) != ():
+        raise ValueError(f"cost needs to return one number, got shape {shape}")
+    d = len(outputs) * jax.grad(cost)(outputs)
+    return kernel @ d / len(outputs)
+
+
+def kernel_descent(
+    kernel: Float[ArrayLike, "m n"],
+    cost: Callable[[Array], Array],
+    *,
+    rate: float,
+    steps: int,
+    start: Float[ArrayLike, " m"] | None = None,
+) -> Descent:
+    """``steps`` steps f ← f - rate·∇_K C, on the data and wherever else it is asked for.
+
+    ``kernel`` is K(x, X) for m ≥ N points x of which the first N are the data X. ``cost`` maps the
+    outputs on the data, shape (N,), to a number. ``start`` holds the first function at the m
+    points, 0 by default.
+
+    Raises ``ValueError`` for a negative rate or steps, a kernel with fewer rows than columns, one
+    that on the data is not symmetric or has a negative eigenvalue, a start of another shape, and
+    as ``kernel_gradient`` does.
+    """
+    steps, rate = as_whole("steps", steps, least=0), as_number("rate", rate)
+    if rate < 0:
+        raise ValueError(f"rate needs a number that is 0 or more, got {rate}")
+    kernel = as_array("kernel", kernel)
+    if kernel.ndim != 2 or len(kernel) < kernel.shape[1]:
+        raise ValueError(f"kernel needs shape (m, n), m at least n, got {kernel.shape}")
+    size = kernel.shape[1]
+    _as_gram(kernel[:size], definite=True)
+    start = np.zeros(len(kernel)) if start is None else start
+    first = as_array("start", start, dtype=kernel.dtype)
+    if first.shape != kernel.shape[:1]:
+        raise ValueError(f"start needs shape ({len(kernel)},), got {first.shape}")
+
+    return _descent(kernel, first, rate, cost=cost, steps=steps)
+
+
+@partial(jax.jit, static_argnames=("cost", "steps"))
+def _descent(
+    kernel: Array, first: Array, rate: ArrayLike, *, cost: Callable[[Array], Array], steps: int
+) -> Descent:
+    size = kernel.shape[1]
+
+    def step(f: Array, _: None) -> tuple[Array, Array]:
+        after = f - rate * kernel_gradient(kernel, cost, f[:size])
+        return after, after
+
+    path = jnp.concatenate([first[None], jax.lax.scan(step, first, length=steps)[1]])
+    return Descent(path, jax.lax.map(cost, path[:, :size]))

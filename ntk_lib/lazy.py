@@ -1,15 +1,27 @@
-"""Training that hardly moves the weights: the linearised network and what makes a model lazy.
+"""Training that hardly moves the weights: the linearised model and what makes a model lazy.
 
-Serves the chapter ``lazy``.
+Serves the chapter ``lazy``. The linearised model is the first-order Taylor expansion in the weights
+
+    f_lin(x; w) = f(x; w₀) + ∇f(x; w₀)·(w - w₀),
+
+a kernel machine with the tangent kernel Θ₀ of the start. Under gradient descent on
+C = (1/2N) Σ (f(x_i) - y_i)² with rate η its outputs after s steps are known in closed form,
+
+    f_s(x) = f₀(x) + Θ₀(x, X) Θ₀⁻¹ (I - (I - ηΘ₀/N)^s) (y - f₀(X)),
+
+and with e^(-tΘ₀/N) in place of the power for gradient flow up to the time t. Training is lazy when
+the model stays near this one, which it does when ‖y - f₀‖·‖∇²f‖/‖∇f‖² is small.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Array, Float, PyTree
 
 from ntk_lib.arguments import (
     as_array,
@@ -20,9 +32,147 @@ from ntk_lib.arguments import (
     check_params,
 )
 from ntk_lib.gradient_flow import Training, gradient_descent
+from ntk_lib.kernels import principal_components
 from ntk_lib.wide_networks import Activation, Layer, apply, as_activation, check_dimension
 
-__all__ = ["train"]
+__all__ = [
+    "linearise",
+    "linearised_change",
+    "relative_curvature",
+    "relative_movement",
+    "scaled",
+    "train",
+]
+
+# ---------------------------------------------------------------- the linearised model
+
+
+def linearise(f: Callable[[Any, Array], Array], params: PyTree) -> Callable[[Any, Array], Array]:
+    """The model ``f(params, x)`` expanded to first order in its parameters about ``params``.
+
+    Returns a function of (parameters, x) with the shapes of ``f``, affine in the parameters. It
+    costs one forward derivative and holds no Jacobian. Source: Chizat et al. 2019, section 1.
+
+    Raises ``TypeError`` when ``f`` is not callable.
+    """
+    if not callable(f):
+        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
+
+    def f_lin(p: PyTree, x: Array) -> Array:
+        step = jax.tree.map(jnp.subtract, p, params)
+        value, change = jax.jvp(lambda q: f(q, x), (params,), (step,))
+        return value + change
+
+    return f_lin
+
+
+def linearised_change(
+    gram: Float[ArrayLike, "n n"],
+    cross: Float[ArrayLike, "m n"],
+    residual: Float[ArrayLike, " n"],
+    *,
+    times: Float[ArrayLike, " t"],
+    rate: float | None = None,
+) -> Float[Array, "t m"]:
+    """How far training has moved the linearised model: f_t(x) - f_0(x) at m points, at ``times``.
+
+    ``gram`` is Θ(X, X), ``cross`` is Θ(x, X) at the m points, ``residual`` is y - f₀(X). Time is
+    that of gradient flow on C = (1/2N) Σ (f - y)², and may be infinite. With a ``rate`` the result
+    is that of t/rate steps of gradient descent, exactly. Directions of eigenvalue zero never move.
+
+    Raises ``ValueError`` for shapes that do not fit, a negative time, a rate that is not positive
+    or a Gram that is not symmetric.
+    """
+    lam, vectors = principal_components(gram)
+    n = len(lam)
+    cross = as_array("cross", cross, dtype=lam.dtype)
+    residual = as_array("residual", residual, dtype=lam.dtype)
+    if cross.ndim != 2 or cross.shape[1] != n:
+        raise ValueError(f"cross needs shape (m, {n}), a column a point, got {cross.shape}")
+    if residual.shape != (n,):
+        raise ValueError(f"residual needs shape ({n},), one a point, got {residual.shape}")
+    times = jnp.asarray(times, lam.dtype)
+    if times.ndim != 1:
+        raise ValueError(f"times needs shape (t,), got {times.shape}")
+    if not isinstance(times, jax.core.Tracer) and not bool(jnp.all(times >= 0)):
+        raise ValueError("times needs numbers that are 0 or more, got one that is not")
+    zero = lam <= n * jnp.finfo(lam.dtype).eps * lam[0]
+    safe = jnp.where(zero, 1.0, lam)
+    if rate is None:
+        learnt = -jnp.expm1(-times[:, None] * safe[None])
+    else:
+        rate = as_number("rate", rate)
+        if rate <= 0:
+            raise ValueError(f"rate needs to be positive, got {rate}")
+        # 1 - (1 - ηλ)^s; the first form keeps its digits where ηλ is small
+        steps, shrink = jnp.round(times / rate)[:, None], 1 - rate * safe[None]
+        slow = -jnp.expm1(steps * jnp.log(jnp.where(shrink > 0, shrink, 1.0)))
+        learnt = jnp.where(shrink > 0, slow, 1 - shrink**steps)
+    weights = jnp.where(zero[None], 0.0, learnt / safe[None]) * (vectors.T @ residual)[None]
+    return weights @ (cross @ vectors / n).T
+
+
+# ---------------------------------------------------------------- how lazy?
+
+
+def _norm(tree: PyTree) -> Array:
+    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
+
+
+def relative_movement(before: PyTree, after: PyTree) -> Float[Array, ""]:
+    """‖w_t - w_0‖/‖w_0‖ over all parameters together, for two pytrees of the same structure.
+
+    Raises ``ValueError`` when the structures or the shapes of the arrays differ.
+    """
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"after needs the arrays of before, {shapes[0]}, got {shapes[1]}")
+    return _norm(jax.tree.map(jnp.subtract, after, before)) / _norm(before)
+
+
+def relative_curvature(
+    output: Callable[[Any], Array], params: PyTree, residual: float
+) -> Float[Array, ""]:
+    """κ = |residual|·‖∇²f‖/‖∇f‖² of one output at ``params``: small means lazy.
+
+    ``output(params)`` is the scalar f, ``residual`` is y - f. ‖∇²f‖ is the largest absolute
+    eigenvalue of the Hessian, which is held: memory (number of parameters)².
+
+    Raises ``ValueError`` when ``output`` is not scalar or its gradient is zero.
+    Source: Chizat et al. 2019, section 1.
+    """
+    w, unravel = ravel_pytree(params)
+
+    def f(w: Array) -> Array:
+        return output(unravel(w))
+
+    shape = getattr(jax.eval_shape(f, w), "shape", None)
+    if shape != ():
+        raise ValueError(f"output needs to return one number, got shape {shape}")
+    slope = jnp.sum(jax.grad(f)(w) ** 2)
+    if not isinstance(slope, jax.core.Tracer) and slope == 0:
+        raise ValueError("params needs a point where the gradient of output is not zero")
+    curvature = jnp.abs(jnp.linalg.eigvalsh(jax.hessian(f)(w))).max()
+    return abs(residual) * curvature / slope
+
+
+def scaled(
+    f: Callable[[Any, Array], Array], params: PyTree, alpha: float
+) -> Callable[[Any, Array], Array]:
+    """The model α·(f(w, x) - f(w₀, x)), zero at w₀ = ``params``.
+
+    Trained on the cost divided by α² it becomes lazy as α grows, whatever f is.
+    Source: Chizat et al. 2019, section 2.
+
+    Raises ``ValueError`` for ``alpha`` ≤ 0.
+    """
+    alpha = as_number("alpha", alpha)
+    if alpha <= 0:
+        raise ValueError(f"alpha needs a positive number, got {alpha}")
+    return lambda p, x: alpha * (f(p, x) - f(params, x))
+
+
+# ---------------------------------------------------------------- training a network
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "sigma"))

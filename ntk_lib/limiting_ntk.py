@@ -41,6 +41,7 @@ from ntk_lib.arguments import (
 from ntk_lib.wide_networks import (
     Activation,
     Layer,
+    Moments,
     as_activation,
     check_dimension,
     first_moments,
@@ -65,13 +66,14 @@ __all__ = [
 def _ntk(
     x: Array, y: Array | None, gain: Array, beta: Array, *, depth: int, sigma: Activation
 ) -> Float[Array, "n m"]:
-    moments = first_moments(x, y, beta=beta)
-    theta = moments.k
-    for _ in range(depth - 1):
+    def layer(state: tuple[Array, Moments], _: None) -> tuple[tuple[Array, Moments], None]:
+        theta, moments = state
         sigma_dot = gain * sigma.dual_prime(*moments)
         moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=y is None)
-        theta = theta * sigma_dot + moments.k
-    return theta
+        return (theta * sigma_dot + moments.k, moments), None
+
+    moments = first_moments(x, y, beta=beta)
+    return jax.lax.scan(layer, (moments.k, moments), length=depth - 1)[0][0]
 
 
 def ntk(

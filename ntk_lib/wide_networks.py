@@ -52,14 +52,20 @@ __all__ = [
     "as_activation",
     "check_dimension",
     "circle",
+    "correlation_map",
     "first_moments",
+    "fixed_variance",
     "init",
     "leaky_relu",
     "mirrored",
+    "monomial",
     "next_moments",
     "nngp",
     "preactivations",
     "quadrature",
+    "random_outputs",
+    "susceptibility",
+    "variance_map",
 ]
 
 # ---------------------------------------------------------------- finite networks
@@ -144,6 +150,47 @@ def apply(
     return preactivations(params, x, activation=activation, gain=gain, beta=beta)[-1]
 
 
+@functools.partial(jax.jit, static_argnames=("draws", "widths", "sigma"))
+def _random_outputs(x, key, gain, beta, *, draws: int, widths: tuple, sigma: "Activation") -> Array:
+    def one(key: Array) -> Array:
+        params = init(widths, key=key, dtype=x.dtype)
+        return apply(params, x, activation=sigma, gain=gain, beta=beta)[:, 0]
+
+    return jax.lax.map(one, jax.random.split(key, draws), batch_size=min(draws, 32))
+
+
+def random_outputs(
+    x: Float[ArrayLike, "n d"],
+    *,
+    key: PRNGKeyArray,
+    draws: int,
+    width: int,
+    depth: int,
+    activation: "str | Activation" = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Float[Array, "draws n"]:
+    """Outputs f(x) at initialisation of ``draws`` networks, every hidden layer ``width`` wide.
+
+    One output a network. Returns shape (draws, n).
+
+    Raises ``ValueError`` for ``draws`` or ``width`` below 1, and as ``nngp`` does.
+    """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
+    draws, width = as_whole("draws", draws, least=1), as_whole("width", width, least=1)
+    x, _ = as_inputs(x)
+    return _random_outputs(
+        x,
+        key,
+        jnp.asarray(gain, x.dtype),
+        jnp.asarray(beta, x.dtype),
+        draws=draws,
+        widths=(x.shape[1], *[width] * (depth - 1), 1),
+        sigma=sigma,
+    )
+
+
 # ---------------------------------------------------------------- dual activations
 
 
@@ -212,6 +259,34 @@ def _sin_dual(a: Array, b: Array, k: Array) -> Array:
 def _cos_dual(a: Array, b: Array, k: Array) -> Array:
     half = (a + b) / 2
     return (jnp.exp(k - half) + jnp.exp(-k - half)) / 2
+
+
+def monomial(degree: int) -> Activation:
+    """σ(z) = z^degree, its duals by Isserlis' theorem (Gaussian moments as sums over pairings).
+
+    E[u^p v^p] = Σ_j (p!)²/(j!·(m!)²·4^m) k^j (ab)^m with m = (p - j)/2, over the j of p's parity:
+    j pairs join u to v, m pairs stay inside each. Of degree 2 and more it is not Lipschitz, so the
+    theorems on wide networks do not cover it. Equal degrees give the same object.
+
+    Raises ``TypeError`` when ``degree`` is no integer, ``ValueError`` when it is below 1.
+    """
+    return _monomial(as_whole("degree", degree, least=1))
+
+
+@functools.cache
+def _monomial(p: int) -> Activation:
+    def power(degree: int, a: Array, b: Array, k: Array) -> Array:
+        terms = []
+        for j in range(degree % 2, degree + 1, 2):
+            m = (degree - j) // 2
+            ways = math.factorial(degree) ** 2 // (math.factorial(j) * math.factorial(m) ** 2)
+            terms.append(ways / 4**m * k**j * (a * b) ** m)
+        return sum(terms)
+
+    def dual_prime(a: Array, b: Array, k: Array) -> Array:
+        return p**2 * power(p - 1, a, b, k) * jnp.ones_like(k)
+
+    return Activation(f"monomial({p})", lambda z: z**p, functools.partial(power, p), dual_prime)
 
 
 def quadrature(function: Callable[[Array], Array], *, nodes: int = 40) -> Activation:
@@ -346,10 +421,11 @@ def mirrored(kernel: Float[Array, "n n"]) -> Float[Array, "n n"]:
 def _nngp(
     x: Array, y: Array | None, gain: Array, beta: Array, *, depth: int, sigma: Activation
 ) -> Float[Array, "n m"]:
-    moments = first_moments(x, y, beta=beta)
-    for _ in range(depth - 1):
-        moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=y is None)
-    return moments.k
+    # a scan, not a loop: its body is compiled once, however deep the network
+    def layer(moments: Moments, _: None) -> tuple[Moments, None]:
+        return next_moments(moments, sigma, gain=gain, beta=beta, symmetric=y is None), None
+
+    return jax.lax.scan(layer, first_moments(x, y, beta=beta), length=depth - 1)[0].k
 
 
 def nngp(
@@ -375,6 +451,120 @@ def nngp(
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
     kernel = _nngp(x, y, gain, beta, depth=depth, sigma=sigma)
     return mirrored(kernel) if y is None else kernel
+
+
+# ---------------------------------------------------------------- depth
+
+
+@functools.partial(jax.jit, static_argnames="sigma")
+def _variance(q: Array, gain: Array, beta: Array, sigma: Activation) -> Array:
+    return gain * sigma.dual(q, q, q) + beta**2
+
+
+@functools.partial(jax.jit, static_argnames="sigma")
+def _correlation(rho: Array, q: Array, gain: Array, beta: Array, sigma: Activation) -> Array:
+    q = jnp.broadcast_to(q, rho.shape)
+    return (gain * sigma.dual(q, q, q * rho) + beta**2) / _variance(q, gain, beta, sigma)
+
+
+@functools.partial(jax.jit, static_argnames="sigma")
+def _settled(gain: Array, beta: Array, sigma: Activation) -> tuple[Array, Array]:
+    """Two successive variances after the map, iterated from 1, has settled or run away."""
+
+    def moving(state: tuple[Array, Array, Array]) -> Array:
+        before, q, steps = state
+        still = abs(q - before) > 4 * jnp.finfo(q.dtype).eps * q
+        return still & (q > 1e-6) & (q < 1e6) & (steps < 100_000)
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, q, steps = state
+        return q, _variance(q, gain, beta, sigma), steps + 1
+
+    one = jnp.ones_like(gain)
+    before, q, _ = jax.lax.while_loop(moving, step, (0 * one, one, 0))
+    return before, q
+
+
+@functools.partial(jax.jit, static_argnames="sigma")
+def _susceptibility(q: Array, gain: Array, sigma: Activation) -> Array:
+    return gain * sigma.dual_prime(q, q, q)
+
+
+def _variances(q: ArrayLike) -> Array:
+    q = as_array("q", q)
+    if not isinstance(q, jax.core.Tracer) and not np.all(np.asarray(q) > 0):
+        raise ValueError("q needs positive variances, got one that is not")
+    return q
+
+
+def _numbers(gain: float, beta: float, dtype: object) -> tuple[Array, Array]:
+    gain, beta = check_numbers(depth=1, gain=gain, beta=beta)
+    return jnp.asarray(gain, dtype), jnp.asarray(beta, dtype)
+
+
+def variance_map(
+    q: ArrayLike, *, activation: str | Activation = "relu", gain: float = 1.0, beta: float = 0.1
+) -> Float[Array, "*q"]:
+    """The variance c·E[σ(u)²] + β², u ~ N(0, q), of a layer above one of variance ``q``.
+
+    ``q`` is an array of any shape, positive. Raises what ``nngp`` raises for the rest.
+    Source: Poole et al. 2016, section 2.
+    """
+    q = _variances(q)
+    return _variance(q, *_numbers(gain, beta, q.dtype), as_activation(activation))
+
+
+def correlation_map(
+    rho: ArrayLike,
+    q: float,
+    *,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Float[Array, "*rho"]:
+    """The correlation of two points a layer up: ρ' = (c·E[σ(u)σ(v)] + β²)/(c·E[σ(u)²] + β²).
+
+    (u, v) is Gaussian with both variances ``q`` and correlation ``rho`` (any shape, -1 to 1).
+
+    Raises ``ValueError`` for a correlation beyond ±1 or a variance that is not positive.
+    Source: Poole et al. 2016, section 2.
+    """
+    rho = as_array("rho", rho)
+    if not isinstance(rho, jax.core.Tracer) and np.any(np.abs(rho) > 1):
+        raise ValueError("rho needs correlations between -1 and 1, got one beyond")
+    q = _variances(jnp.asarray(q, rho.dtype))
+    return _correlation(rho, q, *_numbers(gain, beta, rho.dtype), as_activation(activation))
+
+
+def fixed_variance(
+    *, activation: str | Activation = "relu", gain: float = 1.0, beta: float = 0.1
+) -> float:
+    """The variance that a layer hands on unchanged: the limit of ``variance_map`` from q = 1.
+
+    In the units of α̃². For ReLU with gain 2 and no bias every variance is fixed, and this is 1.
+
+    Raises ``ValueError`` when the iteration does not settle between 1e-6 and 1e6: the variance of
+    deep networks vanishes or grows without bound.
+    """
+    before, q = map(float, _settled(*_numbers(gain, beta, None), as_activation(activation)))
+    if not 1e-6 < q < 1e6 or abs(q - before) > 1e-6 * q:
+        raise ValueError(
+            f"no positive variance is handed on unchanged with gain {gain} and beta {beta}: from 1 "
+            f"the variance goes to {q:.2g}"
+        )
+    return q
+
+
+def susceptibility(
+    q: ArrayLike, *, activation: str | Activation = "relu", gain: float = 1.0
+) -> Float[Array, "*q"]:
+    """χ = c·E[σ'(u)²], u ~ N(0, q): the slope of the correlation map at ρ = 1, at a fixed q.
+
+    Below 1 nearby points draw together with depth (order), above 1 they part (chaos).
+    Source: Poole et al. 2016, section 2.
+    """
+    q = _variances(q)
+    return _susceptibility(q, _numbers(gain, 0.0, q.dtype)[0], as_activation(activation))
 
 
 # ---------------------------------------------------------------- the circle

@@ -1,13 +1,441 @@
-"""Descent, flow and the tangent kernel, each against an independent computation."""
+"""Descent, flow and the tangent kernel, each against an independent computation.
+
+Descent against a NumPy loop, the flow against SciPy's integrator and closed forms, the linear
+flow against the matrix exponential, the tangent kernel against finite differences.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import KEY, RNG_SEED, numpy_jacobian, points
+import scipy.integrate
+import scipy.linalg
+from cases import KEY, NAN, RNG_SEED, differences, numpy_jacobian, points
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ntk_lib.gradient_flow import empirical_ntk
+from ntk_lib.check import slope
+from ntk_lib.gradient_flow import (
+    critical_rate,
+    descent_path,
+    empirical_ntk,
+    gradient_descent,
+    gradient_flow,
+    linear_descent,
+    linear_flow,
+)
 from ntk_lib.wide_networks import apply, init
+
+quick = settings(deadline=None, derandomize=True, max_examples=20, database=None)
+
+# ---------------------------------------------------------------- costs to descend
+
+
+def bent(p):
+    """A cost with curved valleys on the pytree {"a": (2,), "b": ()}."""
+    a, b = p["a"], p["b"]
+    return jnp.sum((a**2 - b) ** 2) / 2 + (jnp.sum(a) - 1) ** 2 + jnp.cos(b) / 4
+
+
+def bent_numpy(w):
+    a, b = w[:2], w[2]
+    return np.sum((a**2 - b) ** 2) / 2 + (np.sum(a) - 1) ** 2 + np.cos(b) / 4
+
+
+def bent_gradient(w):
+    a, b = w[:2], w[2]
+    by_a = 2 * a * (a**2 - b) + 2 * (np.sum(a) - 1)
+    return np.append(by_a, -np.sum(a**2 - b) - np.sin(b) / 4)
+
+
+def bent_start(dtype=None):
+    return {"a": jnp.asarray([0.9, -0.4], dtype), "b": jnp.asarray(1.3, dtype)}
+
+
+W0 = np.array([0.9, -0.4, 1.3])
+
+
+def flat(p):
+    """One row a time or step."""
+    return np.concatenate([np.asarray(p["a"]), np.asarray(p["b"])[:, None]], axis=1)
+
+
+def test_the_gradient_of_the_oracle_is_right():
+    np.testing.assert_allclose(differences(bent_numpy, W0, 1e-6), bent_gradient(W0), atol=1e-8)
+
+
+# ---------------------------------------------------------------- descent
+
+
+def numpy_path(rate, steps):
+    path = [W0]
+    for _ in range(steps):
+        path.append(path[-1] - rate * bent_gradient(path[-1]))
+    return np.array(path)
+
+
+def test_descent_is_the_loop_of_steps(x64):
+    expected = numpy_path(0.07, 25)
+    np.testing.assert_allclose(
+        flat(descent_path(bent, bent_start(), rate=0.07, steps=25)), expected, rtol=1e-12
+    )
+    last, cost = gradient_descent(bent, bent_start(), rate=0.07, steps=25)
+    np.testing.assert_allclose(np.append(last["a"], last["b"]), expected[-1], rtol=1e-12)
+    np.testing.assert_allclose(cost, [bent_numpy(w) for w in expected[:-1]], rtol=1e-12)
+
+
+def test_no_steps_leave_the_parameters_where_they_are(dtype):
+    start = bent_start(dtype)
+    last, cost = gradient_descent(bent, start, rate=0.1, steps=0)
+    path = descent_path(bent, start, rate=0.1, steps=0)
+    assert cost.shape == (0,)
+    assert path["a"].shape == (1, 2)
+    np.testing.assert_array_equal(last["a"], start["a"])
+    np.testing.assert_array_equal(path["b"], start["b"][None])
+
+
+@pytest.mark.parametrize("rate", [0.1, np.float64(0.1), np.float32(0.1)])
+def test_descent_keeps_the_dtype_of_the_parameters(rate, x64):
+    start = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones((), jnp.float32)}
+    last, cost = gradient_descent(bent, start, rate=rate, steps=3)
+    path = descent_path(bent, start, rate=rate, steps=3)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((last, cost, path))}
+    assert kinds == {jnp.dtype("float32")}
+
+
+def test_a_rate_may_be_traced(x64):
+    @jax.jit
+    def both(rate):
+        path = descent_path(bent, bent_start(), rate=rate, steps=5)
+        return gradient_descent(bent, bent_start(), rate=rate, steps=5).params, path
+
+    last, path = both(0.05)
+    np.testing.assert_allclose(flat(path), numpy_path(0.05, 5), rtol=1e-12)
+    np.testing.assert_allclose(last["a"], path["a"][-1], rtol=1e-12)
+    with pytest.raises(TypeError, match=r"^rate needs a real number, got shape \(2,\)"):
+        both(jnp.ones(2))
+
+
+def test_descent_takes_plain_numbers_as_parameters(dtype):
+    last, _ = gradient_descent(lambda w: (w - 3.0) ** 2 / 2, 1.0, rate=0.5, steps=2)
+    assert float(last) == 2.5
+
+
+# ---------------------------------------------------------------- the flow
+
+TIMES = np.array([0.0, 0.3, 0.3, 0.9999, 1.0, 1.0001, 12.0])
+
+
+def scipy_flow(times, start=W0):
+    solution = scipy.integrate.solve_ivp(
+        lambda t, w: -bent_gradient(w),
+        (0, times[-1]),
+        start,
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-13,
+        t_eval=np.unique(times),
+    )
+    return solution.y.T[np.searchsorted(np.unique(times), times)]
+
+
+def test_the_flow_is_scipys_to_its_tolerance(dtype):
+    # errors of single steps add up and are carried along: a factor of 100 over the tolerance
+    tolerance = np.finfo(dtype).eps ** (2 / 3)
+    path = gradient_flow(bent, bent_start(dtype), times=TIMES.astype(dtype))
+    assert path["a"].dtype == path["b"].dtype == dtype
+    np.testing.assert_allclose(flat(path), scipy_flow(TIMES), atol=100 * tolerance)
+    np.testing.assert_array_equal(path["a"][0], bent_start(dtype)["a"])
+    if dtype == "float64":  # the cost falls at the rate of the squared gradient
+        before, now, after = flat(path)[3:6]
+        fall = (bent_numpy(after) - bent_numpy(before)) / 2e-4
+        assert fall == pytest.approx(-np.sum(bent_gradient(now) ** 2), rel=1e-5)
+
+
+def test_a_tolerance_asked_for_is_kept(x64):
+    tolerance = 1e-5
+    path = gradient_flow(bent, bent_start(), times=TIMES, tolerance=tolerance)
+    error = np.abs(flat(path) - scipy_flow(TIMES)).max()
+    assert 1e-4 * tolerance < error < 100 * tolerance
+
+
+def test_the_flow_of_one_square_is_the_logistic_function(x64):
+    times = np.linspace(0, 3, 7)
+    s = np.asarray(gradient_flow(lambda s: (s**2 - 1) ** 2 / 2, 0.2, times=times))
+    np.testing.assert_allclose(s**2, 1 / (1 + (1 / 0.04 - 1) * np.exp(-4 * times)), rtol=1e-8)
+
+
+def test_the_flow_may_end_where_it_starts(x64):
+    path = gradient_flow(lambda w: w**2, 0.7, times=np.zeros(2))
+    np.testing.assert_array_equal(path, [0.7, 0.7])
+
+
+def test_the_flow_works_under_jit_and_vmap(x64):
+    both = jax.tree.map(lambda w: jnp.stack([w, -w]), bent_start())
+    run = jax.jit(jax.vmap(lambda p: gradient_flow(bent, p, times=np.array([0.5, 2.0]))))
+    paths = run(both)
+    for i, start in enumerate((W0, -W0)):
+        path = flat(jax.tree.map(lambda w, i=i: w[i], paths))
+        np.testing.assert_allclose(path, scipy_flow(np.array([0.5, 2.0]), start), atol=1e-8)
+
+
+def test_descent_comes_near_the_flow_in_proportion_to_the_rate(x64):
+    exact, rates = scipy_flow(np.array([2.0]))[0], np.array([0.008, 0.004, 0.002, 0.001])
+    errors = [np.linalg.norm(numpy_path(r, round(2 / r))[-1] - exact) for r in rates]
+    assert slope(rates, np.array(errors)).value == pytest.approx(1, abs=0.03)
+
+
+def runaway(w):
+    return -(w**4) / 4  # w' = w³ leaves every bound at t = 1/2
+
+
+@pytest.mark.parametrize("cost", [runaway, lambda w: jnp.sqrt(w - 2)], ids=["away", "nan"])
+def test_a_flow_that_does_not_arrive_is_an_error(cost, x64):
+    says = r"^gradient_flow did not reach the last time within 300 steps: .* max"
+    with pytest.raises(RuntimeError, match=says):
+        gradient_flow(cost, 1.0, times=np.array([1.0]), max_steps=300)
+
+
+def test_a_runaway_flow_is_an_error_under_jit_too(x64):
+    run = jax.jit(lambda w: gradient_flow(runaway, w, times=np.array([1.0]), max_steps=300))
+    with pytest.raises(RuntimeError, match="gradient_flow did not reach"):
+        jax.block_until_ready(run(1.0))
+
+
+# ---------------------------------------------------------------- a kernel at rest
+
+
+def positive(n, rank, seed):
+    """A positive semi-definite kernel and a start."""
+    rng = np.random.default_rng([RNG_SEED, seed])
+    factors = rng.normal(size=(n, rank))
+    return factors @ factors.T / n, rng.normal(size=n)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (6, 2)])
+def test_the_linear_flow_is_the_matrix_exponential(n, rank, dtype):
+    kernel, start = (t.astype(dtype) for t in positive(n, rank, seed=n))
+    times = np.array([0.0, 0.2, 1.0, 7.5, -0.1], dtype)  # backwards too
+    flow = linear_flow(kernel, start, times)
+    expected = [scipy.linalg.expm(-kernel.astype(float) * float(t)) @ start for t in times]
+    assert flow.dtype == dtype
+    np.testing.assert_allclose(flow, expected, atol=1e3 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (6, 2)])
+def test_linear_descent_is_the_matrix_power(n, rank, dtype):
+    kernel, start = (t.astype(dtype) for t in positive(n, rank, seed=n))
+    steps, rate = [0, 1, 2, 17, 40], 0.9 * float(critical_rate(kernel))
+    path = linear_descent(kernel, start, rate=rate, steps=steps)
+    factor = np.eye(n) - rate * kernel.astype(float)
+    expected = [np.linalg.matrix_power(factor, s) @ start for s in steps]
+    assert path.dtype == dtype
+    np.testing.assert_allclose(path, expected, atol=1e3 * np.finfo(dtype).eps)
+    again = linear_descent(kernel, start, rate=rate, steps=jnp.asarray(steps))
+    np.testing.assert_array_equal(path, again)
+
+
+def test_the_kernel_functions_work_under_jit_with_a_traced_rate(x64):
+    kernel, start = positive(4, 4, seed=1)
+
+    @jax.jit
+    def run(k, u, share):
+        rate = share * critical_rate(k)
+        return linear_descent(k, u, rate=rate, steps=[3]), linear_flow(k, u, rate[None] * 3)
+
+    descent, flow = run(kernel, start, 0.3)
+    rate = 0.6 / np.linalg.eigvalsh(kernel)[-1]
+    power = np.linalg.matrix_power(np.eye(4) - rate * kernel, 3)
+    np.testing.assert_allclose(descent[0], power @ start, rtol=1e-11)
+    np.testing.assert_allclose(flow[0], scipy.linalg.expm(-3 * rate * kernel) @ start, rtol=1e-11)
+
+
+def test_a_kernel_and_a_start_of_two_dtypes_meet_in_the_wider(x64):
+    kernel, start = positive(3, 3, seed=2)
+    single = kernel.astype(np.float32)
+    assert linear_flow(single, start, np.array([1.0], np.float32)).dtype == np.float64
+    assert linear_descent(single, start, rate=0.1, steps=[1]).dtype == np.float64
+
+
+@quick
+@given(seed=st.integers(0, 10**6), n=st.sampled_from([1, 4]), share=st.floats(0.05, 1.5))
+def test_descent_shrinks_the_top_mode_below_the_critical_rate_and_only_there(seed, n, share):
+    with jax.enable_x64(True):
+        kernel, _ = positive(n, n, seed)
+        values, vectors = np.linalg.eigh(kernel)
+        assert float(critical_rate(kernel)) == pytest.approx(2 / values[-1], rel=1e-12)
+        rate = share * float(critical_rate(kernel))
+        step = linear_descent(kernel, vectors[:, -1], rate=rate, steps=[1])[0]
+        assert vectors[:, -1] @ step == pytest.approx(1 - 2 * share, abs=1e-10)
+
+
+@pytest.mark.parametrize(("share", "growth"), [(0.99, 0.98), (1.0, 1.0), (1.01, 1.02)])
+def test_the_border_of_descent_is_at_the_critical_rate(share, growth, x64):
+    kernel, start = positive(5, 5, seed=3)
+    rate = share * float(critical_rate(kernel))
+    # the cost ½ uᵀKu, descended without any eigenvector
+    path = descent_path(
+        lambda u: u @ jnp.asarray(kernel) @ u / 2, jnp.asarray(start), rate=rate, steps=1000
+    )
+    np.testing.assert_allclose(
+        linear_descent(kernel, start, rate=rate, steps=[0, 10, 1000]),
+        np.asarray(path)[[0, 10, 1000]],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    top = np.linalg.eigh(kernel)[1][:, -1]
+    assert (path[1000] @ top) / (start @ top) == pytest.approx(growth**1000, rel=1e-6)
+    assert (path[999] @ top) / (start @ top) == pytest.approx(-(growth**999), rel=1e-6)
+
+
+def test_the_linear_flow_is_the_flow_of_a_linear_model_in_its_weights(x64):
+    rng = np.random.default_rng(RNG_SEED)
+    phi, targets = rng.normal(size=(6, 3)), rng.normal(size=6)
+    start, times = rng.normal(size=3), np.array([0.5, 3.0])
+
+    def cost(w):
+        return jnp.mean((jnp.asarray(phi) @ w - targets) ** 2) / 2
+
+    weights = gradient_flow(cost, jnp.asarray(start), times=times)
+    kernel = empirical_ntk(lambda w, x: x @ w, jnp.asarray(start), phi)
+    flow = linear_flow(kernel / 6, phi @ start - targets, times)
+    np.testing.assert_allclose(np.asarray(weights) @ phi.T - targets, flow, atol=1e-8)
+
+
+def test_the_outputs_of_a_network_move_as_its_tangent_kernel_says(x64):
+    params, x, targets = init((2, 4, 1), key=KEY), points(3, 2), np.array([1.0, -1.0, 0.5])
+    elsewhere, h = points(5, 2, seed=1), 1e-4
+
+    @jax.jit
+    def run(p):
+        path = gradient_flow(
+            lambda p: jnp.mean((f(p, x) - targets) ** 2) / 2, p, times=np.array([1 - h, 1, 1 + h])
+        )
+        now = jax.tree.map(lambda w: w[1], path)
+        expected = -empirical_ntk(f, now, elsewhere, x) @ (f(now, x) - targets) / 3
+        return jax.vmap(lambda p: f(p, elsewhere))(path), expected
+
+    def f(p, s):
+        return apply(p, jnp.asarray(s), activation="erf", beta=0.3)[:, 0]
+
+    outputs, expected = run(params)
+    measured = (outputs[2] - outputs[0]) / (2 * h)
+    np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-7)
+
+
+# ---------------------------------------------------------------- bad arguments
+
+DESCENT_BAD = [
+    pytest.param({"cost": 5}, TypeError, "cost needs a function of params, got int", id="cost"),
+    pytest.param({"cost": lambda p: p}, ValueError, r"cost needs .* got shape \(2,\)", id="vector"),
+    pytest.param({"cost": lambda p: (1.0, p)}, ValueError, "cost needs .* got tuple", id="pair"),
+    pytest.param({"cost": lambda p: 1}, ValueError, r"cost needs .* \(\) of int32", id="integer"),
+    pytest.param({"params": []}, ValueError, "params needs at least one array", id="empty"),
+    pytest.param({"params": jnp.ones(2, int)}, TypeError, "params needs float.* int", id="int"),
+    pytest.param({"params": "word"}, TypeError, "params needs float arrays", id="word"),
+]
+RATE_BAD = [
+    pytest.param({"rate": 0.0}, ValueError, "rate needs to be positive, got 0", id="rate-0"),
+    pytest.param({"rate": -0.1}, ValueError, "rate needs to be positive, got -0.1", id="rate<0"),
+    pytest.param({"rate": np.nan}, ValueError, "rate needs a finite number, got nan", id="nan"),
+    pytest.param({"rate": "fast"}, TypeError, "rate needs a real number, got 'fast'", id="fast"),
+    pytest.param({"rate": np.ones(2)}, TypeError, "rate needs a real number", id="rates"),
+]
+STEPS_BAD = [
+    pytest.param({"steps": -1}, ValueError, "steps needs to be 0 or more, got -1", id="steps"),
+    pytest.param({"steps": 2.0}, TypeError, "steps needs an integer, got 2.0", id="steps-float"),
+]
+TIMES_BAD = [
+    pytest.param({"times": np.array(1.0)}, ValueError, r"times needs shape \(t,\)", id="scalar"),
+    pytest.param({"times": np.ones((1, 2))}, ValueError, r"times needs shape \(t,\)", id="matrix"),
+    pytest.param({"times": np.array([np.nan])}, ValueError, "times needs finite", id="nan-time"),
+    pytest.param({"times": "later"}, TypeError, "times needs a numeric array", id="later"),
+]
+FLOW_BAD = [
+    *TIMES_BAD,
+    pytest.param({"times": np.ones(0)}, ValueError, r"times needs .* got \(0,\)", id="no-times"),
+    pytest.param({"times": np.array([1.0, 0.5])}, ValueError, "times needs .* not to", id="back"),
+    pytest.param({"times": np.array([-1.0, 1.0])}, ValueError, "times needs to start", id="past"),
+    pytest.param({"tolerance": 0.0}, ValueError, "tolerance needs a positive", id="tolerance"),
+    pytest.param({"tolerance": "fine"}, TypeError, "tolerance needs a real", id="fine"),
+    pytest.param({"max_steps": 0}, ValueError, "max_steps needs to be at least 1", id="max"),
+    pytest.param(
+        {"params": [jnp.ones(2), jnp.ones(2, jnp.float16)], "cost": lambda p: jnp.sum(p[0])},
+        TypeError,
+        "params needs one dtype, got .*float16.*float32",
+        id="dtypes",
+    ),
+]
+KERNEL_BAD = [
+    pytest.param({"kernel": np.ones(3)}, ValueError, r"kernel needs shape \(n, n\)", id="vector"),
+    pytest.param({"kernel": np.ones((3, 2))}, ValueError, r"kernel .* got \(3, 2\)", id="oblong"),
+    pytest.param({"kernel": np.ones((0, 0))}, ValueError, r"kernel .* got \(0, 0\)", id="none"),
+    pytest.param(
+        {"kernel": np.triu(np.ones((3, 3)))}, ValueError, "kernel needs a symmetric", id="triangle"
+    ),
+    pytest.param({"kernel": NAN[:2, :2]}, ValueError, "kernel needs finite", id="nan-kernel"),
+    pytest.param({"kernel": "K"}, TypeError, "kernel needs a numeric array", id="kernel-word"),
+]
+START_BAD = [
+    pytest.param({"start": np.ones(2)}, ValueError, r"start needs shape \(3,\)", id="short"),
+    pytest.param({"start": np.ones((3, 1))}, ValueError, r"start needs .*\(3, 1\)", id="column"),
+    pytest.param({"start": "u"}, TypeError, "start needs a numeric array", id="start-word"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), [*DESCENT_BAD, *RATE_BAD, *STEPS_BAD])
+@pytest.mark.parametrize("function", [gradient_descent, descent_path])
+def test_descent_refuses_bad_arguments(no_hook, function, changed, error, says):
+    given = {"cost": lambda p: jnp.sum(p), "params": jnp.ones(2), "rate": 0.1, "steps": 2}
+    with pytest.raises(error, match=f"^{says}"):
+        function(**given | changed)
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), [*DESCENT_BAD, *FLOW_BAD])
+def test_the_flow_refuses_bad_arguments(no_hook, changed, error, says):
+    given = {"cost": lambda p: jnp.sum(p), "params": jnp.ones(2), "times": np.ones(1)}
+    with pytest.raises(error, match=f"^{says}"):
+        gradient_flow(**given | changed)
+
+
+@pytest.mark.parametrize(("changed", "error", "says"), [*KERNEL_BAD, *START_BAD, *TIMES_BAD])
+def test_the_linear_flow_refuses_bad_arguments(no_hook, changed, error, says):
+    given = {"kernel": np.eye(3), "start": np.ones(3), "times": np.ones(1)}
+    with pytest.raises(error, match=f"^{says}"):
+        linear_flow(**given | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        *KERNEL_BAD,
+        *START_BAD,
+        *RATE_BAD,
+        pytest.param({"steps": 3}, ValueError, r"steps needs shape \(t,\), got \(\)", id="steps"),
+        pytest.param({"steps": [1, -1]}, ValueError, "steps needs to be 0 or more", id="negative"),
+        pytest.param({"steps": [1.5]}, TypeError, "steps needs an integer, got", id="half"),
+    ],
+)
+def test_linear_descent_refuses_bad_arguments(no_hook, changed, error, says):
+    given = {"kernel": np.eye(3), "start": np.ones(3), "rate": 0.1, "steps": [1]}
+    with pytest.raises(error, match=f"^{says}"):
+        linear_descent(**given | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        *KERNEL_BAD,
+        pytest.param({"kernel": np.zeros((2, 2))}, ValueError, "kernel needs to be pos", id="zero"),
+        pytest.param(
+            {"kernel": np.diag([1.0, -1.0])}, ValueError, "kernel .* from -1 to 1", id="indefinite"
+        ),
+    ],
+)
+def test_the_critical_rate_refuses_bad_kernels(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        critical_rate(**changed)
+
 
 # ---------------------------------------------------------------- the definition
 

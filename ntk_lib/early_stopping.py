@@ -1,0 +1,314 @@
+"""Early stopping: what gradient flow has learnt by a given time, and when it should stop.
+
+Serves the chapter ``early_stopping``. For least squares, C = (1/2N) Σ (f(x_i) - y_i)², and a kernel
+Θ that stays put, gradient flow from the initial function f₀ has the solution
+
+    f_t(x) = f₀(x) + M_t (y - f₀(X)),        M_t = Θ(x, X) Θ⁻¹ (I - e^(-Θt/N)).
+
+On the eigenvalues λ of Θ/N (the kernel principal components) the last factor is the *filter*
+1 - e^(-λt); discrete steps and ridge regression have filters of their own:
+
+    flow 1 - e^(-λt),      descent 1 - (1 - ηλ)^s,      ridge λ/(λ + ridge).
+
+``smoother`` builds M from any of them. The rest depends on M alone: the Gaussian process that an
+ensemble of trained networks is, mean M y and covariance (I - M P) Σ (I - M P)ᵀ with P the
+restriction to the training points (Lee et al. 2019), and the expected squared
+error under noisy labels.
+
+Throughout, *points* are p points of which the first N are the training points: ``theta`` is Θ
+between all p points and the training points, shape (p, N), ``sigma`` the covariance of the initial
+functions on all p points, shape (p, p).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ntk_lib.arguments import as_array, as_inputs, as_number, as_whole, check_numbers
+from ntk_lib.kernels import principal_components
+from ntk_lib.wide_networks import Activation, apply, as_activation, init
+
+__all__ = [
+    "Ensemble",
+    "Risk",
+    "best_time",
+    "descent_filter",
+    "flow_filter",
+    "ridge_filter",
+    "risk",
+    "smoother",
+    "trained_ensemble",
+    "trained_networks",
+]
+
+# ---------------------------------------------------------------- filters
+
+
+def _at_least_zero(name: str, value: ArrayLike, *, infinite: bool = False) -> Array:
+    """A number that is 0 or more, infinity if allowed, as a float array; tracers pass."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if not (infinite and isinstance(value, float) and value == math.inf):
+        value = as_number(name, value)
+    if value < 0:
+        raise ValueError(f"{name} needs a number that is 0 or more, got {value:g}")
+    return jnp.asarray(value)
+
+
+def _filter_arguments(values: ArrayLike, number: Array) -> tuple[Array, Array]:
+    """Eigenvalues, those below 0 (rounding) as 0, and the number in their dtype."""
+    values = as_array("values", values)
+    return jnp.where(values > 0, values, 0.0), number.astype(values.dtype)
+
+
+def flow_filter(values: Float[ArrayLike, "*n"], time: ArrayLike) -> Float[Array, "*n"]:
+    """1 - e^(-λt): the share of each component that gradient flow has learnt at ``time`` t ≥ 0.
+
+    ``values`` are eigenvalues λ of Gram/N, of any shape; negative ones are taken for rounding
+    errors of 0. ``time`` is one number, and may be ``math.inf``: then the filter is 1 wherever
+    λ > 0. Raises ``ValueError`` or ``TypeError`` for a time that is negative or no number.
+    """
+    values, time = _filter_arguments(values, _at_least_zero("time", time, infinite=True))
+    # λ = 0 is never learnt, not even at t = ∞
+    return jnp.where(values > 0, -jnp.expm1(-jnp.where(values > 0, values, 1.0) * time), 0.0)
+
+
+def descent_filter(
+    values: Float[ArrayLike, "*n"], *, rate: ArrayLike, steps: ArrayLike
+) -> Float[Array, "*n"]:
+    """1 - (1 - ηλ)^s: the same for ``steps`` s of gradient descent with ``rate`` η, t = sη.
+
+    Grows without bound in s where ηλ > 2. Raises ``ValueError`` or ``TypeError`` for a rate or a
+    number of steps that is negative or no number.
+    """
+    steps = _at_least_zero("steps", steps)
+    values, rate = _filter_arguments(values, _at_least_zero("rate", rate))
+    return 1 - (1 - rate * values) ** steps.astype(values.dtype)
+
+
+def ridge_filter(values: Float[ArrayLike, "*n"], ridge: ArrayLike) -> Float[Array, "*n"]:
+    """λ/(λ + ridge): the share of each component that ridge regression reproduces.
+
+    The ridge is the one of ``kernels.kernel_regression``: (Θ + N·ridge·I) α = y. Raises
+    ``ValueError`` or ``TypeError`` for a ridge that is negative or no number.
+    """
+    values, ridge = _filter_arguments(values, _at_least_zero("ridge", ridge))
+    return jnp.where(values > 0, values / jnp.where(values > 0, values + ridge, 1.0), 0.0)
+
+
+# ---------------------------------------------------------------- the trained function
+
+
+def _as_theta(theta: ArrayLike) -> Array:
+    theta = as_array("theta", theta)
+    if theta.ndim != 2 or not theta.size or theta.shape[0] < theta.shape[1]:
+        raise ValueError(
+            "theta needs shape (points, training points), the training points first, "
+            f"got {theta.shape}"
+        )
+    return theta
+
+
+def smoother(
+    theta: Float[ArrayLike, "p n"], learnt: Callable[[Array], Array]
+) -> Float[Array, "p n"]:
+    """The matrix M that maps labels to predictions when f₀ = 0: M = Θ(x, X) Θ⁻¹ g(Θ/N).
+
+    ``theta`` is Θ between the p points and the N training points, which are the first N of the p.
+    ``learnt`` is the filter g, a function of the eigenvalues, say
+    ``functools.partial(flow_filter, time=20)``. On the training points M is g(Θ/N) itself.
+    Eigenvalues within rounding of zero contribute nothing: where Θ has no component, neither has
+    Θ(x, X).
+
+    Raises ``ValueError`` for another shape or training rows that are not symmetric, ``TypeError``
+    for a filter that cannot be called.
+    """
+    theta = _as_theta(theta)
+    if not callable(learnt):
+        raise TypeError(f"learnt needs a function of the eigenvalues, got {type(learnt).__name__}")
+    count = theta.shape[1]
+    values, vectors = principal_components(theta[:count])
+    real = values > count * jnp.finfo(values.dtype).eps * values[0]
+    weights = jnp.where(real, learnt(values) / jnp.where(real, count * values, 1.0), 0.0)
+    return (theta @ vectors * weights[None, :]) @ vectors.T
+
+
+class Ensemble(NamedTuple):
+    """Mean and covariance of the functions of many trained networks at p points."""
+
+    mean: Float[Array, " p"]
+    covariance: Float[Array, "p p"]
+
+
+def _leftover(M: Array, sigma: ArrayLike) -> Array:
+    """Covariance of f₀ - M f₀(X): what training leaves of the initial function."""
+    sigma = as_array("sigma", sigma, dtype=M.dtype)
+    if sigma.shape != (len(M), len(M)):
+        raise ValueError(f"sigma needs shape ({len(M)}, {len(M)}), got {sigma.shape}")
+    keep = jnp.eye(len(M), dtype=M.dtype) - jnp.pad(M, ((0, 0), (0, len(M) - M.shape[1])))
+    return keep @ sigma @ keep.T
+
+
+def trained_ensemble(
+    M: Float[ArrayLike, "p n"], sigma: Float[ArrayLike, "p p"], targets: Float[ArrayLike, " n"]
+) -> Ensemble:
+    """The Gaussian process of infinitely wide networks trained from random starts f₀ ~ N(0, Σ).
+
+    ``M`` is the ``smoother`` at the time of stopping, ``sigma`` the NNGP kernel Σ of the p points.
+    Mean M y; covariance Σ + M Σ_XX Mᵀ - (M Σ_Xx + transpose), all at the p points.
+
+    Raises ``ValueError`` for shapes that do not fit. Source: Lee et al. 2019.
+    """
+    M = _as_theta(M)
+    targets = as_array("targets", targets, dtype=M.dtype)
+    if targets.shape != M.shape[1:]:
+        raise ValueError(f"targets needs shape ({M.shape[1]},), got {targets.shape}")
+    return Ensemble(M @ targets, _leftover(M, sigma))
+
+
+# ---------------------------------------------------------------- risk
+
+
+class Risk(NamedTuple):
+    """Expected squared error at each of p points, in three parts that add up to ``total``."""
+
+    bias: Float[Array, " p"]
+    start: Float[Array, " p"]
+    variance: Float[Array, " p"]
+
+    @property
+    def total(self) -> Float[Array, " p"]:
+        return self.bias + self.start + self.variance
+
+
+def risk(
+    M: Float[ArrayLike, "p n"],
+    sigma: Float[ArrayLike, "p p"],
+    truth: Float[ArrayLike, " p"],
+    *,
+    noise: ArrayLike,
+) -> Risk:
+    """E (f_t - f*)² over the noise in the labels and the initial function, point by point.
+
+    The labels are y = f*(X) + noise·ε with independent standard ε; ``truth`` is f* at the p
+    points, ``noise`` a standard deviation. Parts: ``bias`` (M f*(X) - f*)², ``start`` the variance
+    left of f₀, ``variance`` noise²·Σ_j M_ij². The mean over the first N entries is the error on
+    the noiseless targets of the data, over the others that on test points.
+
+    Raises ``ValueError`` or ``TypeError`` for shapes that do not fit and a noise that is negative
+    or no number.
+    """
+    M = _as_theta(M)
+    truth = as_array("truth", truth, dtype=M.dtype)
+    if truth.shape != (len(M),):
+        raise ValueError(f"truth needs shape ({len(M)},), one a point, got {truth.shape}")
+    noise = _at_least_zero("noise", noise).astype(M.dtype)
+    missed = M @ truth[: M.shape[1]] - truth
+    return Risk(missed**2, jnp.diag(_leftover(M, sigma)), noise**2 * jnp.sum(M**2, axis=1))
+
+
+def best_time(times: Float[ArrayLike, " t"], risks: Float[ArrayLike, " t"]) -> float:
+    """The time of smallest risk: a parabola in log t through the smallest value's neighbours.
+
+    ``times`` are positive and increasing, ``risks`` the risk at each. A smallest value at either
+    end of the grid is returned as it stands: the minimum may lie beyond.
+
+    Raises ``ValueError`` for unequal shapes, fewer than three times, or times that do not increase
+    from above 0.
+    """
+    times, risks = (np.asarray(as_array(n, v)) for n, v in (("times", times), ("risks", risks)))
+    if times.ndim != 1 or len(times) < 3 or risks.shape != times.shape:
+        raise ValueError(
+            "times and risks need one shape (t,), t at least 3, "
+            f"got {times.shape} and {risks.shape}"
+        )
+    if times[0] <= 0 or np.any(np.diff(times) <= 0):
+        raise ValueError("times needs positive numbers in increasing order")
+    i = int(np.argmin(risks))
+    if i in (0, len(times) - 1):
+        return float(times[i])
+    u, r = np.log(times[i - 1 : i + 2]), risks[i - 1 : i + 2]
+    left, right = (r[1] - r[0]) / (u[1] - u[0]), (r[2] - r[1]) / (u[2] - u[1])
+    if left == right:  # three equal values
+        return float(times[i])
+    # the slope of the parabola is `left` and `right` halfway between neighbours
+    start, end = (u[0] + u[1]) / 2, (u[1] + u[2]) / 2
+    return float(np.exp(start - left * (end - start) / (right - left)))
+
+
+# ---------------------------------------------------------------- many real networks
+
+
+@functools.partial(jax.jit, static_argnames=("widths", "sigma"))
+def _trained_networks(keys, x, targets, at, segments, rate, beta, *, widths: tuple, sigma):
+    def one(key_and_targets: tuple[Array, Array]) -> Array:
+        key, y = key_and_targets
+        params = init(widths, key=key, dtype=x.dtype)
+
+        def f(p, points):
+            return apply(p, points, activation=sigma, beta=beta)[:, 0]
+
+        gradient = jax.grad(lambda p: jnp.mean((f(p, x) - y) ** 2) / 2)
+
+        def step(_, p):
+            return jax.tree.map(lambda w, g: w - rate * g, p, gradient(p))
+
+        def segment(p, count):
+            p = jax.lax.fori_loop(0, count, step, p)
+            return p, f(p, at)
+
+        return jax.lax.scan(segment, params, segments)[1]
+
+    return jax.lax.map(one, (keys, targets))
+
+
+def trained_networks(
+    x: Float[ArrayLike, "n d"],
+    targets: Float[ArrayLike, "draws n"],
+    at: Float[ArrayLike, "p d"],
+    *,
+    key: PRNGKeyArray,
+    steps: Sequence[int],
+    width: int,
+    depth: int = 2,
+    rate: float = 1.0,
+    activation: str | Activation = "relu",
+    beta: float = 0.1,
+) -> Float[Array, "draws times p"]:
+    """Outputs at the points ``at`` of many networks after each of ``steps`` of gradient descent.
+
+    One network a row of ``targets``, each from its own random start; the same start for the same
+    ``key``, width and depth. ``steps`` are step counts in increasing order, 0 for the initial
+    function. The gradient is that of C = ½·mean (f(x) - target)²: s steps of ``rate`` η are the
+    time t = sη. All steps are one program, whatever their number.
+
+    Raises ``ValueError`` for targets of another shape, steps that decrease or are negative, a
+    width below 1 or a rate that is not positive, and as ``limiting_ntk.ntk`` does.
+    """
+    sigma = as_activation(activation)
+    _, beta = check_numbers(depth=depth, gain=1.0, beta=beta)
+    width, rate = as_whole("width", width, least=1), as_number("rate", rate)
+    if rate <= 0:
+        raise ValueError(f"rate needs to be positive, got {rate}")
+    x, _ = as_inputs(x)
+    at = as_array("at", at, dtype=x.dtype)
+    if at.ndim != 2 or not len(at) or at.shape[1] != x.shape[1]:
+        raise ValueError(f"at needs shape (points, {x.shape[1]}), got {at.shape}")
+    targets = as_array("targets", targets, dtype=x.dtype)
+    if targets.ndim != 2 or targets.shape[1] != len(x) or not len(targets):
+        raise ValueError(f"targets needs shape (draws, {len(x)}), got {targets.shape}")
+    counts = [as_whole("steps needs step counts: one", s, least=0) for s in steps]
+    if not counts or np.any(np.diff(counts) < 0):
+        raise ValueError(f"steps needs step counts in increasing order, got {list(steps)}")
+    keys = jax.random.split(key, len(targets))
+    segments = jnp.asarray(np.diff(counts, prepend=0))
+    rate, beta = jnp.asarray(rate, x.dtype), jnp.asarray(beta, x.dtype)
+    widths = (x.shape[1], *[width] * (depth - 1), 1)
+    return _trained_networks(keys, x, targets, at, segments, rate, beta, widths=widths, sigma=sigma)

@@ -1,0 +1,413 @@
+"""Filters, smoothers, ensembles and risks, each against NumPy, Monte Carlo or plain training.
+
+The smoother is recomputed with a matrix exponential and by stepping functions; the ensemble and the
+risk by drawing initial functions and noise; networks by a NumPy loop of their own.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import BAD_DEPTH, INFINITE, KEY, NAN, RNG_SEED, on_circle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import expm
+from scipy.optimize import minimize_scalar
+
+from ntk_lib.early_stopping import (
+    best_time,
+    descent_filter,
+    flow_filter,
+    ridge_filter,
+    risk,
+    smoother,
+    trained_ensemble,
+    trained_networks,
+)
+from ntk_lib.gradient_flow import linear_flow
+from ntk_lib.kernels import kernel_regression, rbf
+from ntk_lib.lazy import train
+from ntk_lib.wide_networks import apply, init
+
+quick = settings(deadline=None, derandomize=True, max_examples=40, database=None)
+numbers = st.floats(0, 50, allow_subnormal=False)
+
+
+def problem(n=5, more=3, seed=0):
+    """A kernel between n + more points and n of them, a covariance, a truth, all in float64."""
+    rng = np.random.default_rng([RNG_SEED, seed])
+    x = rng.normal(size=(n + more, 2))
+    theta = np.array(rbf(x, bandwidth=0.7))[:, :n] * 3
+    root = rng.normal(size=(n + more, n + more))
+    return theta, root @ root.T / (n + more), rng.normal(size=n + more)
+
+
+def flow_smoother(theta, time):
+    """Θ(x, X) Θ⁻¹ (I - e^(-Θt/N)) without an eigenvector."""
+    n = theta.shape[1]
+    return theta @ np.linalg.solve(theta[:n], np.eye(n) - expm(-theta[:n] * time / n))
+
+
+# ---------------------------------------------------------------- filters
+
+
+@quick
+@given(numbers, numbers)
+def test_the_filter_of_the_flow_is_one_minus_an_exponential(value, time):
+    assert float(flow_filter(value, time)) == pytest.approx(1 - math.exp(-value * time), abs=1e-6)
+
+
+@quick
+@given(st.floats(0, 2), st.floats(0, 1), st.integers(0, 30))
+def test_the_filter_of_descent_is_what_repeated_steps_leave(value, rate, steps):
+    u = 1.0
+    for _ in range(steps):
+        u -= rate * value * u
+    assert float(descent_filter(value, rate=rate, steps=steps)) == pytest.approx(1 - u, abs=1e-5)
+
+
+@quick
+@given(st.floats(1e-3, 50), st.floats(0, 50))
+def test_the_filter_of_ridge_minimises_the_penalised_square(value, ridge):
+    # ½λ(a - 1)² + ½r·a², the cost of one component in units of its own coefficient
+    found = minimize_scalar(lambda a: value * (a - 1) ** 2 + ridge * a**2, bounds=(-0.5, 1.5))
+    assert float(ridge_filter(value, ridge)) == pytest.approx(found.x, abs=1e-4)
+
+
+def test_the_flow_is_between_ridge_and_its_proved_multiple(x64):
+    z = np.geomspace(1e-6, 1e6, 2001)
+    ratio = np.array(flow_filter(z, 1.0) / ridge_filter(z, 1.0))
+    assert ratio.min() >= 1 - 1e-12
+    assert 1.298 < ratio.max() < 1.2985
+
+
+def test_many_small_steps_of_descent_are_the_flow(x64):
+    values = np.array([0.0, 0.1, 1.0])
+    by_steps = descent_filter(values, rate=1e-4, steps=30_000)
+    np.testing.assert_allclose(by_steps, flow_filter(values, 3.0), atol=2e-4)
+
+
+def test_filters_take_negative_eigenvalues_for_zero_and_infinite_time_for_the_end(dtype):
+    values = np.array([-1e-9, 0.0, 1e-3, 2.0], dtype)
+    np.testing.assert_array_equal(flow_filter(values, math.inf), [0, 0, 1, 1])
+    np.testing.assert_array_equal(flow_filter(values, 0.0), 0)
+    np.testing.assert_array_equal(ridge_filter(values, 0.0), [0, 0, 1, 1])
+    for kept in (
+        flow_filter(values, 3.0),
+        ridge_filter(values, 0.1),
+        descent_filter(values, rate=0.5, steps=7),
+    ):
+        assert kept.dtype == dtype
+        assert np.all(np.array(kept[:2]) == 0)
+        assert np.all(np.isfinite(kept))
+
+
+def test_a_small_eigenvalue_keeps_its_digits(x64):
+    assert float(flow_filter(1e-14, 1.0)) == pytest.approx(1e-14, rel=1e-12)
+
+
+def test_filters_work_under_jit_and_vmap(dtype):
+    values, times = np.array([0.1, 1.0], dtype), np.array([0.0, 2.0, 5.0], dtype)
+    table = jax.jit(jax.vmap(lambda t: flow_filter(values, t)))(times)
+    expected = 1 - np.exp(-times[:, None] * values)
+    np.testing.assert_allclose(table, expected, rtol=1e-6, atol=1e-7)
+
+
+# ---------------------------------------------------------------- the smoother
+
+
+def test_the_smoother_of_the_flow_is_the_matrix_exponential(x64):
+    theta, _, _ = problem()
+    for time in (0.0, 0.3, 4.0, 60.0):
+        M = smoother(theta, functools.partial(flow_filter, time=time))
+        np.testing.assert_allclose(M, flow_smoother(theta, time), atol=1e-9)
+
+
+def test_the_smoother_of_the_flow_leaves_the_residual_of_the_linear_flow(x64):
+    theta, _, truth = problem(6, 0)
+    M = smoother(theta, functools.partial(flow_filter, time=2.5))
+    left = linear_flow(theta / 6, truth, np.array([2.5]))[0]
+    np.testing.assert_allclose(truth - M @ truth, left, atol=1e-10)
+
+
+def test_the_smoother_of_descent_is_kernel_gradient_descent(x64):
+    theta, _, truth = problem()
+    y, f = truth[:5], np.zeros(8)
+    for _ in range(25):
+        f = f - 0.4 / 5 * theta @ (f[:5] - y)
+    M = smoother(theta, functools.partial(descent_filter, rate=0.4, steps=25))
+    np.testing.assert_allclose(M @ y, f, atol=1e-10)
+
+
+def test_the_smoother_of_ridge_is_kernel_regression(x64):
+    theta, _, truth = problem()
+    for ridge in (0.0, 0.03, 2.0):
+        M = smoother(theta, functools.partial(ridge_filter, ridge=ridge))
+        alpha = kernel_regression(theta[:5], truth[:5], ridge=ridge)
+        np.testing.assert_allclose(M @ truth[:5], theta @ alpha, atol=1e-7)
+
+
+def test_the_smoother_of_a_singular_kernel_leaves_the_null_space(x64):
+    features = np.random.default_rng(RNG_SEED).normal(size=(7, 2))
+    theta = features @ features[:5].T  # rank 2
+    M = np.array(smoother(theta, functools.partial(flow_filter, time=math.inf)))
+    fitted = features @ np.linalg.lstsq(features[:5], np.eye(5), rcond=None)[0]
+    np.testing.assert_allclose(M, fitted, atol=1e-10)
+
+
+def test_the_smoother_keeps_the_dtype(dtype):
+    theta = problem()[0].astype(dtype)
+    M = jax.jit(lambda k: smoother(k, functools.partial(flow_filter, time=2.0)))(theta)
+    assert M.dtype == dtype
+    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    np.testing.assert_allclose(M, flow_smoother(problem()[0], 2.0), atol=tolerance)
+
+
+# ---------------------------------------------------------------- ensemble and risk
+
+
+def draws_of_trained_functions(M, sigma, truth, noise, count=40_000):
+    rng = np.random.default_rng(RNG_SEED)
+    n = M.shape[1]
+    f0 = rng.multivariate_normal(np.zeros(len(M)), sigma, size=count, method="cholesky")
+    y = truth[:n] + noise * rng.normal(size=(count, n))
+    return f0 + (y - f0[:, :n]) @ M.T
+
+
+def test_the_ensemble_is_what_drawn_initial_functions_give(x64):
+    theta, sigma, truth = problem()
+    M = flow_smoother(theta, 3.0)
+    f = draws_of_trained_functions(M, sigma, truth, 0.0)
+    mean, covariance = trained_ensemble(M, sigma, truth[:5])
+    se = f.std(axis=0) / np.sqrt(len(f))
+    assert np.all(np.abs(f.mean(axis=0) - mean) < 4 * se)
+    error = np.linalg.norm(np.cov(f.T) - covariance)
+    expected = np.sqrt((np.sum(np.square(covariance)) + np.trace(covariance) ** 2) / len(f))
+    assert error < 2 * expected
+
+
+def test_the_covariance_of_the_ensemble_is_the_formula_of_lee_et_al(x64):
+    theta, sigma, truth = problem()
+    M = flow_smoother(theta, 1.0)
+    cross = M @ sigma[:5]
+    expected = sigma + M @ sigma[:5, :5] @ M.T - cross - cross.T
+    np.testing.assert_allclose(trained_ensemble(M, sigma, truth[:5])[1], expected, atol=1e-12)
+
+
+def test_the_ensemble_starts_as_the_prior_and_ends_on_the_data(x64):
+    theta, sigma, truth = problem()
+    start = smoother(theta, functools.partial(flow_filter, time=0.0))
+    mean, covariance = trained_ensemble(start, sigma, truth[:5])
+    np.testing.assert_allclose(mean, 0, atol=1e-12)
+    np.testing.assert_allclose(covariance, sigma, atol=1e-12)
+    end = smoother(theta, functools.partial(flow_filter, time=math.inf))
+    mean, covariance = trained_ensemble(end, sigma, truth[:5])
+    np.testing.assert_allclose(mean[:5], truth[:5], atol=1e-9)
+    np.testing.assert_allclose(np.diag(covariance)[:5], 0, atol=1e-9)
+    assert np.all(np.diag(covariance)[5:] > 1e-3)
+
+
+def test_the_risk_is_what_drawn_functions_and_noise_give(x64):
+    theta, sigma, truth = problem()
+    M = flow_smoother(theta, 3.0)
+    squares = (draws_of_trained_functions(M, sigma, truth, 0.8) - truth) ** 2
+    parts = risk(M, sigma, truth, noise=0.8)
+    se = squares.std(axis=0) / np.sqrt(len(squares))
+    assert np.all(np.abs(squares.mean(axis=0) - parts.total) < 4 * se)
+    np.testing.assert_allclose(parts.total, sum(parts), rtol=1e-12)
+
+
+def test_the_risk_on_the_data_is_a_sum_over_components(x64):
+    theta, sigma, truth = problem(6, 2)
+    lam, V = np.linalg.eigh(theta[:6] / 6)
+    g = 1 - np.exp(-lam * 2.0)
+    parts = risk(flow_smoother(theta, 2.0), sigma, truth, noise=0.5)
+    expected = {
+        "bias": (1 - g) ** 2 * (V.T @ truth[:6]) ** 2 / 6,
+        "start": (1 - g) ** 2 * np.diag(V.T @ sigma[:6, :6] @ V) / 6,
+        "variance": g**2 * 0.25 / 6,
+    }
+    for name, values in expected.items():
+        measured = np.mean(getattr(parts, name)[:6])
+        assert measured == pytest.approx(values.sum(), rel=1e-9)
+
+
+@jax.jit
+def parts_over_time(theta, sigma, truth):
+    def at(t):
+        M = smoother(theta, functools.partial(flow_filter, time=t))
+        return risk(M, sigma, truth, noise=1.0)
+
+    return jax.lax.map(at, jnp.geomspace(0.05, 500, 80))
+
+
+@quick
+@given(st.integers(0, 1000), st.floats(0.05, 2), st.floats(1.05, 4))
+def test_more_noise_never_moves_the_best_time_back(seed, noise, factor):
+    with jax.enable_x64(True):
+        theta, sigma, truth = problem(4, 3, seed)
+        parts = parts_over_time(theta, sigma, truth)
+        for where in (slice(4), slice(4, None)):
+            bias, start, paid = (np.mean(p[:, where], axis=1) for p in parts)
+            fixed = bias + start
+            best = [np.argmin(fixed + s**2 * paid) for s in (noise, factor * noise)]
+            assert best[1] <= best[0]
+
+
+def test_risk_and_ensemble_keep_the_dtype_and_work_under_jit(dtype):
+    theta, sigma, truth = (part.astype(dtype) for part in problem())
+    M = smoother(theta, functools.partial(flow_filter, time=1.0))
+    parts = jax.jit(lambda s: risk(M, sigma, truth, noise=s))(0.3)
+    assert parts.total.dtype == dtype
+    np.testing.assert_allclose(parts.total, risk(M, sigma, truth, noise=0.3).total, rtol=1e-5)
+    assert trained_ensemble(M, sigma, truth[:5]).covariance.dtype == dtype
+
+
+# ---------------------------------------------------------------- the best time
+
+
+@quick
+@given(st.floats(-3, 3), st.floats(0.1, 10))
+def test_the_best_time_of_a_parabola_in_log_time_is_exact(centre, curvature):
+    with jax.enable_x64(True):
+        times = np.exp(np.sort(np.random.default_rng(0).uniform(-4, 4, 40)))
+        risks = 1 + curvature * (np.log(times) - centre) ** 2
+        assert best_time(times, risks) == pytest.approx(math.exp(centre), rel=1e-6)
+
+
+def test_the_best_time_at_an_end_is_that_end():
+    times = np.array([1.0, 2.0, 4.0, 8.0])
+    assert best_time(times, np.array([4.0, 3.0, 2.0, 1.0])) == 8
+    assert best_time(times, np.array([1.0, 2.0, 3.0, 4.0])) == 1
+    assert best_time(times, np.array([1.0, 1.0, 1.0, 1.0])) == 1
+
+
+# ---------------------------------------------------------------- networks
+
+
+def test_trained_networks_are_networks_trained_one_by_one(dtype):
+    x, at = on_circle(5).astype(dtype), on_circle(7).astype(dtype)
+    targets = np.random.default_rng(RNG_SEED).normal(size=(3, 5)).astype(dtype)
+    options = {"width": 6, "depth": 3, "activation": "erf", "beta": 0.3}
+    together = trained_networks(x, targets, at, key=KEY, steps=[0, 5, 5], rate=0.5, **options)
+    assert together.shape == (3, 3, 7)
+    assert together.dtype == dtype
+    tolerance = 1e-4 if dtype == "float32" else 1e-10
+    for row, key, y in zip(together, jax.random.split(KEY, 3), targets, strict=True):
+        start = init((2, 6, 6, 1), key=key, dtype=dtype)
+        for outputs, steps in zip(row, [0, 5, 5], strict=True):
+            net = train(start, x, y, steps=steps, rate=0.5, activation="erf", beta=0.3).params
+            alone = apply(net, jnp.asarray(at), activation="erf", beta=0.3)[:, 0]
+            np.testing.assert_allclose(outputs, alone, atol=tolerance)
+
+
+def test_a_linear_network_of_depth_one_follows_descent_exactly(x64):
+    x, y = on_circle(4)[:3], np.array([1.0, -2.0, 0.5])
+    theta = x @ x.T / 2 + 0.3**2
+    outputs = trained_networks(
+        x, y[None], x, key=KEY, steps=[0, 20], width=1, depth=1, rate=0.7, beta=0.3
+    )[0]
+    M = smoother(theta, functools.partial(descent_filter, rate=0.7, steps=20))
+    np.testing.assert_allclose(outputs[1], outputs[0] + M @ (y - outputs[0]), atol=1e-10)
+
+
+def test_relu_without_bias_never_gains_an_odd_mode():
+    x = on_circle(12).astype("float32")
+    y = np.cos(3 * np.arange(12) * 2 * np.pi / 12)
+    f = trained_networks(x, y[None], x, key=KEY, steps=[0, 50], width=20, beta=0.0)[0]
+    assert np.abs(f @ y).max() < 1e-4
+
+
+# ---------------------------------------------------------------- bad input
+
+THETA, SIGMA, TRUTH = (part.astype("float32") for part in problem())
+FLOW = functools.partial(flow_filter, time=1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: flow_filter([1.0], -1.0), ValueError, "time needs a number that is 0 or more"),
+        (lambda: flow_filter([1.0], math.nan), ValueError, "time needs a finite number, got nan"),
+        (lambda: flow_filter([1.0], -math.inf), ValueError, "time needs a finite number"),
+        (lambda: flow_filter([1.0], "late"), TypeError, "time needs a real number, got 'late'"),
+        (lambda: flow_filter([math.nan], 1.0), ValueError, "values needs finite numbers, got 1"),
+        (lambda: ridge_filter([1.0], -0.1), ValueError, "ridge needs a number that is 0 or more"),
+        (lambda: ridge_filter([1.0], math.inf), ValueError, "ridge needs a finite number"),
+        (lambda: descent_filter([1.0], rate=-1.0, steps=1), ValueError, "rate needs"),
+        (lambda: descent_filter([1.0], rate=1.0, steps=-1), ValueError, "steps needs"),
+        (lambda: smoother(THETA[0], FLOW), ValueError, r"theta needs shape .* got \(5,\)"),
+        (lambda: smoother(THETA.T, FLOW), ValueError, r"theta needs shape .* got \(5, 8\)"),
+        (lambda: smoother(THETA[:0, :0], FLOW), ValueError, r"theta needs shape"),
+        (lambda: smoother(THETA[::-1], FLOW), ValueError, "gram needs a symmetric matrix"),
+        (lambda: smoother(THETA, 3.0), TypeError, "learnt needs a function .* got float"),
+        (
+            lambda: trained_ensemble(THETA, SIGMA[:5], TRUTH[:5]),
+            ValueError,
+            r"sigma needs shape \(8, 8\), got \(5, 8\)",
+        ),
+        (
+            lambda: trained_ensemble(THETA, SIGMA, TRUTH),
+            ValueError,
+            r"targets needs shape \(5,\), got \(8,\)",
+        ),
+        (
+            lambda: risk(THETA, SIGMA, TRUTH[:5], noise=1.0),
+            ValueError,
+            r"truth needs shape \(8,\), one a point, got \(5,\)",
+        ),
+        (lambda: risk(THETA, SIGMA, TRUTH, noise=-1.0), ValueError, "noise needs a number that"),
+        (lambda: best_time([1.0, 2.0], [1.0, 2.0]), ValueError, "times and risks need one shape"),
+        (lambda: best_time([1.0, 2.0, 3.0], [1.0, 2.0]), ValueError, "times and risks need"),
+        (lambda: best_time([0.0, 1.0, 2.0], [1.0] * 3), ValueError, "times needs positive"),
+        (lambda: best_time([1.0, 3.0, 2.0], [1.0] * 3), ValueError, "times needs positive"),
+    ],
+)
+@pytest.mark.usefixtures("no_hook")
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+RING = on_circle(3).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        *BAD_DEPTH,
+        ({"x": NAN}, ValueError, "x needs finite numbers"),
+        ({"at": INFINITE}, ValueError, "at needs finite numbers"),
+        ({"at": RING[:, :1]}, ValueError, r"at needs shape \(points, 2\), got \(3, 1\)"),
+        ({"at": RING[:0]}, ValueError, r"at needs shape \(points, 2\), got \(0, 2\)"),
+        ({"targets": np.zeros(3)}, ValueError, r"targets needs shape \(draws, 3\), got \(3,\)"),
+        ({"targets": np.zeros((0, 3))}, ValueError, "targets needs shape"),
+        ({"targets": np.zeros((2, 4))}, ValueError, r"targets needs shape .* got \(2, 4\)"),
+        ({"steps": []}, ValueError, "steps needs step counts in increasing order"),
+        ({"steps": [3, 1]}, ValueError, "steps needs step counts in increasing order"),
+        ({"steps": [-1]}, ValueError, "steps needs step counts: one needs to be 0 or more"),
+        ({"steps": [1.5]}, TypeError, "steps needs step counts: one needs an integer"),
+        ({"width": 0}, ValueError, "width needs to be at least 1"),
+        ({"rate": 0.0}, ValueError, "rate needs to be positive, got 0"),
+        ({"beta": -1.0}, ValueError, "beta needs a number that is 0 or more"),
+        ({"activation": "gelu"}, ValueError, "activation needs"),
+    ],
+)
+@pytest.mark.usefixtures("no_hook")
+def test_bad_arguments_of_trained_networks_are_named(changed, error, message):
+    arguments = {"x": RING, "targets": np.zeros((2, 3)), "at": RING, "key": KEY} | {
+        "steps": [1],
+        "width": 4,
+    }
+    arguments |= changed
+    x, targets, at = (arguments.pop(name) for name in ("x", "targets", "at"))
+    with pytest.raises(error, match=message):
+        trained_networks(x, targets, at, **arguments)
+
+
+def test_points_may_be_given_as_jax_arrays():
+    M = smoother(jnp.asarray(THETA), FLOW)
+    assert risk(M, jnp.asarray(SIGMA), jnp.asarray(TRUTH), noise=0.0).variance.sum() == 0

@@ -1,0 +1,592 @@
+"""Kernels, regression and descent, each against scikit-learn, SciPy or a computation of its own."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+from cases import BAD_INPUT, KEY, RNG_SEED, X, differences, points
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import KernelPCA
+from sklearn.gaussian_process.kernels import RBF
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
+
+from ntk_lib.kernels import (
+    arc_cosine,
+    arc_cosine_of,
+    kernel_descent,
+    kernel_gradient,
+    kernel_regression,
+    polynomial,
+    principal_components,
+    random_features,
+    rbf,
+    rkhs_norm,
+    safe_sqrt,
+)
+
+quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
+ALL = {
+    "rbf": lambda x, y=None: rbf(x, y, bandwidth=1.7),
+    "polynomial": lambda x, y=None: polynomial(x, y, degree=3, offset=0.5),
+    "arc_cosine_0": lambda x, y=None: arc_cosine(x, y, order=0),
+    "arc_cosine_1": lambda x, y=None: arc_cosine(x, y, order=1),
+}
+every_kernel = pytest.mark.parametrize("kernel", ALL.values(), ids=ALL)
+seeds = st.integers(0, 2**16)
+
+
+def spread(n, d=2, seed=0, dtype="float64"):
+    """n points that keep apart: standard normal, well conditioned for every kernel above."""
+    return np.random.default_rng([RNG_SEED, seed]).normal(size=(n, d)).astype(dtype)
+
+
+TARGETS = spread(5, 1, seed=2)[:, 0]
+SIGN = np.sign(TARGETS)
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def test_rbf_is_that_of_scikit_learn(x64):
+    x, y = points(8, 2), points(8, 2, seed=1)
+    for bandwidth in (0.3, 2.5):
+        ours = rbf(x, y, bandwidth=bandwidth)
+        np.testing.assert_allclose(ours, RBF(bandwidth)(x, y), rtol=1e-12)
+        gamma = 1 / (2 * bandwidth**2)
+        np.testing.assert_allclose(ours, rbf_kernel(x, y, gamma=gamma), rtol=1e-9)
+
+
+def test_polynomial_is_that_of_scikit_learn(x64):
+    x, y = points(6, 3), points(4, 3, seed=1)
+    for degree, offset in ((1, 0.0), (3, 1.0), (5, 0.4)):
+        ours = polynomial(x, y, degree=degree, offset=offset)
+        theirs = polynomial_kernel(x, y, degree=degree, gamma=1.0, coef0=offset)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11)
+    np.testing.assert_array_equal(polynomial(x, degree=2), polynomial(x, degree=2, offset=1.0))
+
+
+def arc_cosine_by_integral(x, y, order):
+    """2 E[σ(w·x) σ(w·y)]: in the plane of x and y, a mean over the direction of w.
+
+    The length of w is independent of it, with E‖w‖² = 2; the product is positive on an arc.
+    """
+    angle = math.acos(x @ y / math.sqrt((x @ x) * (y @ y)))
+    t, step = np.linspace(angle - math.pi / 2, math.pi / 2, 200_001, retstep=True)
+    if order == 0:
+        return 2 * (t[-1] - t[0]) / (2 * math.pi)
+    values = 2 * np.cos(t) * np.cos(t - angle)
+    integral = step * (values.sum() - (values[0] + values[-1]) / 2)
+    return 2 * math.sqrt((x @ x) * (y @ y)) * integral / (2 * math.pi)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_arc_cosine_is_twice_the_expectation_over_random_directions(order, x64):
+    x, y = points(3, 4), points(3, 4, seed=1)
+    expected = [[arc_cosine_by_integral(p, q, order) for q in y] for p in x]
+    np.testing.assert_allclose(arc_cosine(x, y, order=order), expected, rtol=1e-8)
+
+
+def test_arc_cosine_at_angles_known_by_heart(x64):
+    x = np.array([[2.0, 0.0]])
+    y = np.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_allclose(arc_cosine(x, y, order=0)[0], [1, 0.5, 0, 0.75], atol=1e-15)
+    oblique = 2 * math.sqrt(2) * (1 + 0.75 * math.pi) / math.sqrt(2) / math.pi
+    expected = [2, 6 / math.pi, 0, oblique]
+    np.testing.assert_allclose(arc_cosine(x, y, order=1)[0], expected, atol=1e-15)
+    np.testing.assert_array_equal(arc_cosine(x, y), arc_cosine(x, y, order=1))
+
+
+@every_kernel
+@quick
+@given(d=st.sampled_from([1, 2]), seed=seeds)
+def test_grams_are_symmetric_and_positive_semi_definite(kernel, d, seed):
+    with jax.enable_x64(True):
+        gram = np.asarray(kernel(points(8, d, seed)))
+    # in one dimension all points are parallel: an angle is the root of a rounding error
+    np.testing.assert_allclose(gram, gram.T, rtol=1e-14)
+    values = np.linalg.eigvalsh(gram)
+    assert values[0] >= -1e-8 * values[-1]
+
+
+@every_kernel
+def test_a_gram_is_the_kernel_of_the_points_with_themselves(kernel, dtype):
+    x = spread(8, dtype=dtype)
+    assert kernel(x).dtype == kernel(x, x).dtype == dtype
+    # an angle of zero from rounded products is the root of a rounding error
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(kernel(x), kernel(x, x), rtol=10 * eps, atol=math.sqrt(8 * eps))
+
+
+@every_kernel
+def test_kernels_run_under_jit(kernel, dtype):
+    x = spread(8, dtype=dtype)
+    np.testing.assert_allclose(jax.jit(kernel)(x), kernel(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "eigenvalue"),
+    [
+        pytest.param([[1, 1, 0], [1, 1, 1], [0, 1, 1]], 1 - math.sqrt(2), id="box"),
+        pytest.param([[0, 1], [1, 0]], -1.0, id="distance"),
+    ],
+)
+def test_likenesses_that_are_no_kernels_have_a_negative_eigenvalue(matrix, eigenvalue, x64):
+    assert principal_components(np.array(matrix, float)).values[-1] * len(matrix) == pytest.approx(
+        eigenvalue
+    )
+
+
+# ---------------------------------------------------------------- arc_cosine_of near θ = 0
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_arc_cosine_of_equal_moments_is_exact_to_rounding(order, dtype):
+    a = jnp.asarray(10.0 ** np.linspace(-12, 12, 400), dtype)
+    exact = jnp.ones_like(a) if order == 0 else a
+    eps = np.finfo(dtype).eps
+    values = arc_cosine_of(a, a, a, order=order)
+    np.testing.assert_allclose(values, exact, rtol=order * 2 * eps)
+    opposite = arc_cosine_of(a, a, -a, order=order)
+    np.testing.assert_allclose(opposite / exact, 0, atol=eps)
+
+
+def test_arc_cosine_of_in_float32_is_as_accurate_near_zero_angle_as_its_input_allows():
+    # the moments are rounded first: what is measured is the function, not its input
+    rng = np.random.default_rng(RNG_SEED)
+    theta = np.tile(10.0 ** np.linspace(-6, -0.01, 300), 4)
+    a, b = 10.0 ** rng.uniform(-3, 3, (2, theta.size))
+    a, b = a.astype("float32"), b.astype("float32")
+    k = (np.cos(theta) * np.sqrt(a.astype(float) * b)).astype("float32")
+    eps = np.finfo("float32").eps
+    rho = np.minimum(k / np.sqrt(a.astype(float) * b), 1)
+    angle = np.arccos(rho)
+    # ρ is known to a few eps, so θ to a few eps/θ, and never worse than √(few eps)
+    error = 4 * eps / np.maximum(angle, math.sqrt(4 * eps)) + 2 * eps
+    kappa_0 = np.asarray(arc_cosine_of(*map(jnp.asarray, (a, b, k)), order=0), float)
+    assert np.all(np.abs(kappa_0 - (math.pi - angle) / math.pi) <= error)
+    # κ₁ is flat at θ = 0: all digits survive
+    kappa_1 = np.asarray(arc_cosine_of(*map(jnp.asarray, (a, b, k)), order=1), float)
+    expected = np.sin(angle) + (math.pi - angle) * rho
+    relative = kappa_1 / (np.sqrt(a.astype(float) * b) * expected / math.pi) - 1
+    assert np.abs(relative).max() < 8 * eps
+
+
+def test_arc_cosine_of_broadcasts_and_clips_a_rounded_correlation(dtype):
+    a, b = jnp.asarray([[1.0], [4.0]], dtype), jnp.asarray([[1.0, 9.0, 0.25]], dtype)
+    k = jnp.sqrt(a * b) * (1 + 8 * jnp.finfo(dtype).eps)
+    np.testing.assert_array_equal(arc_cosine_of(a, b, k, order=0), np.ones((2, 3), dtype))
+    np.testing.assert_array_equal(arc_cosine_of(a, b, -k, order=0), np.zeros((2, 3), dtype))
+
+
+@pytest.mark.parametrize("kernel", [rbf, lambda x, y: arc_cosine(x, y, order=1)])
+def test_gradients_at_coincident_points_are_finite_and_right(kernel, dtype):
+    x = jnp.asarray(spread(3, 3, dtype=dtype))
+    gradient = jax.jacrev(lambda t: jnp.diag(kernel(t, x)))(x)
+    assert np.all(np.isfinite(gradient))
+    with jax.enable_x64(True):
+        step = np.asarray(x, float)
+        expected = differences(lambda t: np.diag(kernel(t, np.asarray(x, float))), step, 1e-5)
+    np.testing.assert_allclose(gradient, expected, atol=2e-3 if dtype == "float32" else 1e-5)
+
+
+def test_the_gradient_of_the_gram_is_finite_for_order_0_too(dtype):
+    # the function has a corner there; a finite number is what training needs
+    x = jnp.asarray(spread(3, 3, dtype=dtype))
+    for order in (0, 1):
+        assert np.all(np.isfinite(jax.jacrev(lambda t, o=order: arc_cosine(t, order=o))(x)))
+
+
+def test_safe_sqrt_and_its_derivative(dtype):
+    t = jnp.asarray([-1.0, 0.0, 4.0], dtype)
+    np.testing.assert_array_equal(safe_sqrt(t), [0, 0, 2])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(safe_sqrt))(t), [0, 0, 0.25])
+
+
+# ---------------------------------------------------------------- Gram matrices
+
+
+def test_principal_components_are_those_of_scikit_learn(x64):
+    # on a Gram whose rows have mean zero, uncentred components are the centred ones
+    gram = np.asarray(rbf(spread(8)))
+    centre = np.eye(8) - 1 / 8
+    gram = centre @ gram @ centre
+    values, vectors = principal_components(gram)
+    theirs = KernelPCA(7, kernel="precomputed").fit(gram)
+    np.testing.assert_allclose(values[:7] * 8, theirs.eigenvalues_, rtol=1e-9)
+    overlap = np.abs(np.asarray(vectors[:, :7]).T @ theirs.eigenvectors_)
+    np.testing.assert_allclose(overlap, np.eye(7), atol=1e-8)
+
+
+@every_kernel
+def test_principal_components_rebuild_the_gram(kernel, dtype):
+    gram = np.asarray(kernel(spread(8, dtype=dtype)))
+    values, vectors = map(np.asarray, principal_components(gram))
+    assert np.all(np.diff(values) <= 0)
+    tolerance = 30 * np.finfo(dtype).eps
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=tolerance)
+    rebuilt = 8 * (vectors * values) @ vectors.T
+    np.testing.assert_allclose(rebuilt, gram, atol=tolerance * np.abs(gram).max())
+
+
+def test_rkhs_norm_is_the_length_of_the_weights_in_feature_space(x64):
+    x, alpha = spread(5, 1), np.random.default_rng(3).normal(size=5)
+    features = np.hstack([np.ones_like(x), math.sqrt(3) * x, math.sqrt(3) * x**2, x**3])
+    norm = rkhs_norm(polynomial(x, degree=3), alpha)
+    assert float(norm) == pytest.approx(np.linalg.norm(features.T @ alpha), rel=1e-12)
+
+
+# ---------------------------------------------------------------- regression
+
+
+@every_kernel
+@pytest.mark.parametrize("ridge", [1e-3, 0.3])
+def test_kernel_regression_is_that_of_scikit_learn(kernel, ridge, x64):
+    x, new = spread(8), spread(8, seed=1)
+    targets = np.random.default_rng(5).normal(size=8)
+    ours = kernel(new, x) @ kernel_regression(kernel(x), targets, ridge=ridge)
+    theirs = KernelRidge(alpha=8 * ridge, kernel="precomputed").fit(np.array(kernel(x)), targets)
+    np.testing.assert_allclose(ours, theirs.predict(np.array(kernel(new, x))), rtol=1e-8)
+
+
+def test_kernel_regression_minimises_its_objective(x64):
+    gram, targets = jnp.asarray(rbf(spread(5))), jnp.asarray(TARGETS)
+
+    def objective(alpha):
+        fit = gram @ alpha
+        return jnp.mean((fit - targets) ** 2) / 2 + 0.07 / 2 * alpha @ gram @ alpha
+
+    alpha = kernel_regression(gram, targets, ridge=0.07)
+    assert np.abs(jax.grad(objective)(alpha)).max() < 1e-14
+    assert np.linalg.eigvalsh(jax.hessian(objective)(alpha))[0] > 0
+
+
+@pytest.mark.parametrize("name", ["rbf", "arc_cosine_0", "arc_cosine_1"])
+def test_ridgeless_regression_is_the_interpolant_of_least_norm(name, x64):
+    gram = np.asarray(ALL[name](spread(8)))
+    small = gram[:5, :5]
+    alpha = kernel_regression(small, TARGETS)
+    expected = scipy.linalg.solve(small, TARGETS, assume_a="pos")
+    np.testing.assert_allclose(alpha, expected, rtol=1e-6)
+    np.testing.assert_allclose(small @ alpha, TARGETS, atol=1e-10)
+    # any function through the same points with bumps elsewhere too is longer
+    for seed in range(5):
+        values = np.append(TARGETS, spread(3, 1, seed=seed)[:, 0])
+        assert rkhs_norm(gram, kernel_regression(gram, values)) > rkhs_norm(small, alpha)
+
+
+def test_a_column_of_targets_is_one_regression(dtype):
+    gram, targets = rbf(spread(5, dtype=dtype)), spread(5, 3, seed=1, dtype=dtype)
+    together = kernel_regression(gram, targets, ridge=0.1)
+    assert together.dtype == dtype
+    for k in range(3):
+        alone = kernel_regression(gram, targets[:, k], ridge=0.1)
+        np.testing.assert_allclose(together[:, k], alone, rtol=1e-5)
+
+
+@quick
+@given(seed=seeds, ridge=st.floats(1e-4, 10))
+def test_coefficients_are_residuals_over_the_ridge(seed, ridge):
+    with jax.enable_x64(True):
+        gram, y = np.asarray(rbf(points(8, 2, seed))), spread(8, 1, seed)[:, 0]
+        alpha = np.asarray(kernel_regression(gram, y, ridge=ridge))
+        np.testing.assert_allclose(8 * ridge * alpha, y - gram @ alpha, atol=1e-10)
+
+
+def test_repeated_points_with_a_ridge_share_their_targets(x64):
+    x = np.array([[0.0], [1.0], [1.0]])
+    gram = rbf(x)
+    fit = gram @ kernel_regression(gram, np.array([0.0, 1.0, 3.0]), ridge=1e-9)
+    np.testing.assert_allclose(fit, [0, 2, 2], atol=1e-6)
+
+
+def test_regression_and_norm_run_under_jit(dtype):
+    gram, y = rbf(spread(5, dtype=dtype)), jnp.ones(5, dtype)
+    fast = jax.jit(lambda g, t: kernel_regression(g, t))(gram, y)
+    np.testing.assert_allclose(fast, kernel_regression(gram, y), rtol=1e-3)
+    np.testing.assert_allclose(jax.jit(rkhs_norm)(gram, y), rkhs_norm(gram, y), rtol=1e-5)
+
+
+# ---------------------------------------------------------------- random features
+
+FEATURES = {
+    "rbf": ({"kernel": "rbf", "bandwidth": 0.8}, lambda x, y: rbf(x, y, bandwidth=0.8)),
+    "step": ({"kernel": "arc_cosine", "order": 0}, lambda x, y: arc_cosine(x, y, order=0)),
+    "relu": ({"kernel": "arc_cosine", "order": 1}, lambda x, y: arc_cosine(x, y, order=1)),
+}
+every_feature = pytest.mark.parametrize(("options", "kernel"), FEATURES.values(), ids=FEATURES)
+
+
+@every_feature
+def test_the_mean_product_of_random_features_is_the_kernel(options, kernel, x64):
+    x, y, count = spread(5), spread(5, seed=1), 100_000
+    phi, psi = (np.asarray(random_features(t, key=KEY, count=count, **options)) for t in (x, y))
+    products = phi[:, None] * psi[None]
+    error = products.std(-1, ddof=1) / math.sqrt(count)
+    assert np.all(np.abs(products.mean(-1) - kernel(x, y)) < 4.5 * error)
+    assert error.max() < 0.03
+
+
+def test_the_variance_of_random_cosines_is_the_one_of_the_chapter(x64):
+    x = spread(5)
+    phi = np.asarray(random_features(x, key=KEY, count=100_000))
+    products = phi[:, None] * phi[None]
+    k = np.asarray(rbf(x))
+    np.testing.assert_allclose(products.var(-1), 1 + k**4 / 2 - k**2, atol=0.02)
+
+
+def test_their_error_falls_as_the_root_of_their_number(x64):
+    x, size = spread(5), {}
+    pool = np.split(np.asarray(random_features(x, key=KEY, count=100_000)), [6_000], axis=1)
+    for count, features in zip((50, 800), pool, strict=True):
+        draws = features[:, : features.shape[1] // count * count].reshape(5, -1, count)
+        estimates = np.einsum("idp,jdp->dij", draws, draws) / count
+        size[count] = np.mean((estimates - np.asarray(rbf(x))) ** 2)
+    # over 100 draws of a mean of 25 entries: known to some 15 %
+    assert size[50] / size[800] == pytest.approx(16, rel=0.4)
+
+
+@every_feature
+def test_one_key_is_one_set_of_functions(options, kernel, dtype):
+    x = spread(5, dtype=dtype)
+    phi = random_features(x, key=KEY, count=7, **options)
+    assert phi.shape == (5, 7)
+    assert phi.dtype == dtype
+    np.testing.assert_allclose(random_features(x[::-1], key=KEY, count=7, **options), phi[::-1])
+    other = random_features(x, key=jax.random.key(1), count=7, **options)
+    assert not np.array_equal(other, phi)
+
+
+# ---------------------------------------------------------------- descent
+
+
+def least_squares(f):
+    return jnp.mean((f - TARGETS.astype(f.dtype)) ** 2) / 2
+
+
+def logistic(f):
+    return jnp.mean(jnp.logaddexp(jnp.zeros((), f.dtype), -SIGN.astype(f.dtype) * f))
+
+
+def mean_is_four(f):
+    return (jnp.mean(f) - 4) ** 2 / 2
+
+
+# d by hand, and how fast it can change
+COSTS = {
+    "least squares": (least_squares, lambda f: f - TARGETS, 1.0),
+    "logistic": (logistic, lambda f: -SIGN * scipy.special.expit(-SIGN * f), 0.25),
+    "mean": (mean_is_four, lambda f: np.full(5, f.mean() - 4), 1.0),
+}
+every_cost = pytest.mark.parametrize(("cost", "d", "M"), COSTS.values(), ids=COSTS)
+
+
+def test_the_kernel_gradient_of_the_chapter_computed_by_hand(x64):
+    data, everywhere = np.array([[0.0], [1.0]]), np.array([[0.0], [1.0], [2.0]])
+    kernel = polynomial(everywhere, data, degree=1)
+
+    def cost(f):
+        return jnp.mean((f - jnp.array([1.0, 3.0])) ** 2) / 2
+
+    # -2 - 3x/2
+    np.testing.assert_allclose(kernel_gradient(kernel, cost, np.zeros(2)), [-2, -3.5, -5])
+
+
+@every_cost
+def test_the_kernel_gradient_carries_d_from_the_data_to_every_point(cost, d, M, x64):
+    x, new = spread(5), spread(3, seed=1)
+    f = spread(5, 1, seed=4)[:, 0]
+    kernel = rbf_kernel(new, x, gamma=0.5)
+    expected = [sum(kernel[i, j] * d(f)[j] for j in range(5)) / 5 for i in range(3)]
+    np.testing.assert_allclose(kernel_gradient(kernel, cost, f), expected, rtol=1e-10)
+
+
+@every_cost
+def test_the_cost_falls_at_the_rate_of_the_squared_norm_of_d(cost, d, M, x64):
+    gram, f = np.asarray(rbf(spread(5))), spread(5, 1, seed=4)[:, 0]
+    gradient, step = np.asarray(kernel_gradient(gram, cost, f)), 1e-6
+    rate = (cost(jnp.asarray(f - step * gradient)) - cost(jnp.asarray(f + step * gradient))) / step
+    assert float(rate) / 2 == pytest.approx(-d(f) @ gram @ d(f) / 25, rel=1e-6)
+
+
+@every_cost
+def test_descent_repeats_the_step_and_the_cost_falls(cost, d, M, x64):
+    x = spread(5)
+    kernel = np.asarray(rbf(np.vstack([x, spread(3, seed=1)]), x))
+    rate = 1 / (M * float(principal_components(kernel[:5]).values[0]))
+    start = spread(8, 1, seed=4)[:, 0]
+    path = kernel_descent(kernel, cost, rate=rate, steps=40, start=start)
+    f = start.copy()
+    for s in range(41):
+        np.testing.assert_allclose(path.f[s], f, atol=1e-12)
+        assert float(path.cost[s]) == pytest.approx(float(cost(jnp.asarray(f[:5]))), abs=1e-14)
+        promised = rate / 2 * d(f[:5]) @ kernel[:5] @ d(f[:5]) / 25
+        f = f - rate * kernel @ d(f[:5]) / 5
+        assert cost(jnp.asarray(f[:5])) <= path.cost[s] - promised + 1e-15
+
+
+@pytest.mark.parametrize("name", ["rbf", "arc_cosine_0", "arc_cosine_1"])
+def test_descent_of_least_squares_ends_at_the_ridgeless_interpolant_everywhere(name, x64):
+    kernel, x = ALL[name], spread(5)
+    everywhere = np.vstack([x, spread(4, seed=1)])
+    gram = kernel(everywhere, x)
+    values = principal_components(gram[:5]).values
+    # e^-30 of the slowest component is left
+    steps = int(30 * values[0] / values[-1])
+    path = kernel_descent(gram, least_squares, rate=1 / float(values[0]), steps=steps)
+    interpolant = gram @ kernel_regression(gram[:5], TARGETS)
+    np.testing.assert_allclose(path.f[-1], interpolant, atol=1e-9)
+    start = np.cos(everywhere[:, 0])
+    path = kernel_descent(gram, least_squares, rate=1 / float(values[0]), steps=steps, start=start)
+    corrected = start + gram @ kernel_regression(gram[:5], TARGETS - start[:5])
+    np.testing.assert_allclose(path.f[-1], corrected, atol=1e-9)
+
+
+def test_descent_is_bounded_by_the_ridge_objective_of_one_over_the_time(x64):
+    gram = np.asarray(rbf(spread(5)))
+    rate = 1 / float(principal_components(gram).values[0])
+    path = kernel_descent(gram, least_squares, rate=rate, steps=200)
+    for s in (1, 5, 25, 200):
+        ridge = 1 / (rate * s)
+        alpha = kernel_regression(gram, TARGETS, ridge=ridge)
+        objective = least_squares(gram @ alpha) + ridge / 2 * rkhs_norm(gram, alpha) ** 2
+        assert path.cost[s] < objective
+
+
+@every_cost
+def test_descent_with_random_functions_is_descent_on_their_coefficients(cost, d, M, x64):
+    x, count, rate = np.vstack([spread(5), spread(3, seed=1)]), 9, 0.3
+    phi = np.asarray(random_features(x, key=KEY, count=count))
+    theta = np.zeros(count)
+    for _ in range(25):
+        theta -= rate * phi[:5].T @ d(phi[:5] @ theta / math.sqrt(count)) / 5 / math.sqrt(count)
+    path = kernel_descent(phi @ phi[:5].T / count, cost, rate=rate, steps=25)
+    np.testing.assert_allclose(path.f[-1], phi @ theta / math.sqrt(count), atol=1e-13)
+
+
+def test_descent_keeps_the_dtype_and_runs_under_jit(dtype):
+    gram = rbf(spread(5, dtype=dtype))
+
+    def end(kernel):
+        return kernel_descent(kernel, logistic, rate=0.5, steps=3).f
+
+    assert end(gram).dtype == dtype
+    assert end(gram).shape == (4, 5)
+    np.testing.assert_allclose(jax.jit(end)(gram), end(gram), rtol=1e-5)
+    none = kernel_descent(gram, logistic, rate=0.5, steps=0)
+    assert none.f.shape == (1, 5)
+    assert float(none.cost[0]) == pytest.approx(math.log(2), rel=1e-6)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), BAD_INPUT)
+@every_kernel
+def test_kernels_refuse_bad_inputs(kernel, changed, error, message, no_hook):
+    with pytest.raises(error, match=message):
+        kernel(**({"x": X, "y": X} | changed))
+
+
+ZERO = np.zeros((2, 2), "f4")
+EYE = np.eye(3, dtype="f4")
+ONES = np.ones(3, "f4")
+SKEW = np.array([[1, 0.5], [0, 1]], "f4")
+BOX = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], "f4")
+SINGULAR = np.array([[1, 1, 1.0], [1, 2, 1.5], [1, 1.5, 1.25]], "f4")
+
+
+def total(f):
+    return jnp.sum(f)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: rbf(X, bandwidth=0), ValueError, "bandwidth needs a positive .* got 0"),
+        (lambda: rbf(X, bandwidth=-1.0), ValueError, "bandwidth needs a positive .* got -1"),
+        (lambda: rbf(X, bandwidth=math.nan), ValueError, "bandwidth needs a finite .* got nan"),
+        (lambda: rbf(X, bandwidth="wide"), TypeError, "bandwidth needs .* got 'wide'"),
+        (lambda: polynomial(X, degree=0), ValueError, "degree needs .* got 0"),
+        (lambda: polynomial(X, degree=2.5), TypeError, "degree needs an integer, got 2.5"),
+        (lambda: polynomial(X, degree=2, offset=-1), ValueError, "offset needs .* got -1"),
+        (lambda: arc_cosine(X, order=2), ValueError, "order needs to be 0 or 1, got 2"),
+        (lambda: arc_cosine(X, order=-1), ValueError, "order needs .* got -1"),
+        (lambda: arc_cosine(ZERO), ValueError, "x needs nonzero points .* row 0"),
+        (lambda: principal_components(X), ValueError, r"gram needs shape .* got \(3, 2\)"),
+        (lambda: principal_components(SKEW), ValueError, "gram needs a symmetric"),
+        (lambda: rkhs_norm(BOX, ONES), ValueError, "gram needs a positive semi.* -0.414"),
+        (lambda: rkhs_norm(EYE, ONES[:2]), ValueError, r"coefficients needs one .* 3 .*\(2,\)"),
+        (lambda: kernel_regression(EYE, ONES, ridge=-1), ValueError, "ridge needs .* got -1"),
+        (lambda: kernel_regression(EYE, ONES, ridge="1"), TypeError, "ridge needs a .* '1'"),
+        (lambda: kernel_regression(EYE, ONES[:2]), ValueError, r"targets needs one .*\(2,\)"),
+        (lambda: kernel_regression(EYE, ONES * np.nan), ValueError, "targets needs finite"),
+        (lambda: kernel_regression(SKEW, ONES[:2]), ValueError, "gram needs a symmetric"),
+        (lambda: kernel_regression(X, ONES), ValueError, r"gram needs shape .* got \(3, 2\)"),
+        (lambda: kernel_regression(BOX, ONES, ridge=0.1), ValueError, "gram needs a positive"),
+        (lambda: kernel_regression(SINGULAR, ONES), ValueError, "gram needs to be invertible"),
+        (
+            lambda: kernel_regression(rbf(X[[0, 1, 2, 1]]), np.ones(4, "f4")),
+            ValueError,
+            "gram needs distinct points where ridge is 0, got equal rows 1 and 3",
+        ),
+        (lambda: random_features(X, key=KEY, count=0), ValueError, "count needs .* got 0"),
+        (lambda: random_features(X, key=KEY, count=2.0), TypeError, "count needs .* 2.0"),
+        (
+            lambda: random_features(X, key=KEY, count=3, kernel="laplace"),
+            ValueError,
+            "kernel needs to be 'rbf' or 'arc_cosine', got 'laplace'",
+        ),
+        (
+            lambda: random_features(X, key=KEY, count=3, bandwidth=-2),
+            ValueError,
+            "bandwidth needs a positive number, got -2",
+        ),
+        (lambda: random_features(X, key=KEY, count=3, order=3), ValueError, "order needs"),
+        (lambda: random_features(X[0], key=KEY, count=3), ValueError, "x needs shape"),
+        (lambda: kernel_gradient(EYE, total, ONES[:2]), ValueError, r"kernel needs shape \(m, 2\)"),
+        (lambda: kernel_gradient(EYE, 3.0, ONES), TypeError, "cost needs a function .* float"),
+        (lambda: kernel_gradient(EYE, lambda f: f, ONES), ValueError, r"one number, .*\(3,\)"),
+        (
+            lambda: kernel_descent(EYE, total, rate=-0.1, steps=1),
+            ValueError,
+            "rate needs a number that is 0 or more, got -0.1",
+        ),
+        (lambda: kernel_descent(EYE, total, rate=1.0, steps=-1), ValueError, "steps needs"),
+        (lambda: kernel_descent(BOX, total, rate=1.0, steps=1), ValueError, "gram needs a pos"),
+        (
+            lambda: kernel_descent(EYE[:2], total, rate=1.0, steps=1),
+            ValueError,
+            r"kernel needs shape \(m, n\), m at least n, got \(2, 3\)",
+        ),
+        (
+            lambda: kernel_descent(EYE, total, rate=1.0, steps=1, start=ONES[:2]),
+            ValueError,
+            r"start needs shape \(3,\), got \(2,\)",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, error, message, no_hook):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_gram_of_parallel_points_is_symmetric_and_accepted(dtype):
+    x = spread(6, 1, dtype=dtype)
+    gram = arc_cosine(x, order=0)
+    np.testing.assert_array_equal(gram, np.asarray(gram).T)
+    assert np.all(np.isfinite(kernel_regression(gram, x[:, 0], ridge=0.1)))
+
+
+def test_a_gram_with_rounding_noise_is_accepted(dtype):
+    # rank 3 on 40 points: 37 eigenvalues are noise of either sign
+    gram = polynomial(spread(40, 1, dtype=dtype), degree=2)
+    assert np.isfinite(rkhs_norm(gram, np.ones(40, dtype)))
+    assert np.all(np.isfinite(kernel_regression(gram, np.ones(40, dtype), ridge=0.1)))
+    with pytest.raises(ValueError, match="gram needs to be invertible"):
+        kernel_regression(gram, np.ones(40, dtype))
