@@ -25,6 +25,9 @@ export MPLBACKEND := agg
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
+# Files of tests side by side, one a core, at most four; a file stays in one process.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile
+
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
@@ -59,13 +62,13 @@ lint: $(READY) ## style, and notebooks in their stored form
 	$(BIN)/python scripts/notebooks.py --check $(NOTEBOOKS)
 
 unit: $(READY) $(FRESH) ## tests of the library and of the sources
-	$(BIN)/python -m pytest tests --ignore tests/browser
+	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser
 
 nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
-	$(BIN)/python -m pytest --nbval -p no:cacheprovider $(NOTEBOOKS)
+	$(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
 
 browser: $(READY) ## open the built book (make book) in a real browser
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest $(TOGETHER) tests/browser
 
 test-latest: ## make test with the newest versions of everything, in an environment of its own
 	$(PYTHON) -m venv --clear .venv-latest

@@ -10,10 +10,12 @@ On the eigenvalues λ of Θ/N (the kernel principal components) the last factor 
 
     flow 1 - e^(-λt),      descent 1 - (1 - ηλ)^s,      ridge λ/(λ + ridge).
 
-``smoother`` builds M from any of them. The rest depends on M alone: the Gaussian process that an
-ensemble of trained networks is, mean M y and covariance (I - M P) Σ (I - M P)ᵀ with P the
-restriction to the training points (Lee et al. 2019), and the expected squared
-error under noisy labels.
+``smoother`` builds M from any of them. For flow and descent and one set of labels, the change
+M (y - f₀(X)) is ``lazy.linearised_change``, at many times at once; here the matrix itself is
+needed, since truth, noise and f₀ all go through it. The rest depends on M alone: the Gaussian
+process that an ensemble of trained networks is, mean M y and covariance (I - M P) Σ (I - M P)ᵀ with
+P the restriction to the training points (Lee et al. 2019), and the expected squared error under
+noisy labels.
 
 Throughout, *points* are p points of which the first N are the training points: ``theta`` is Θ
 between all p points and the training points, shape (p, N), ``sigma`` the covariance of the initial

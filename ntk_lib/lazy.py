@@ -106,7 +106,8 @@ def linearised_change(
             raise ValueError(f"rate needs to be positive, got {rate}")
         # 1 - (1 - ηλ)^s; the first form keeps its digits where ηλ is small
         steps, shrink = jnp.round(times / rate)[:, None], 1 - rate * safe[None]
-        slow = -jnp.expm1(steps * jnp.log(jnp.where(shrink > 0, shrink, 1.0)))
+        logarithm = jnp.log1p(-jnp.where(shrink > 0, rate * safe[None], 0.0))
+        slow = -jnp.expm1(steps * logarithm)
         learnt = jnp.where(shrink > 0, slow, 1 - shrink**steps)
     weights = jnp.where(zero[None], 0.0, learnt / safe[None]) * (vectors.T @ residual)[None]
     return weights @ (cross @ vectors / n).T

@@ -62,18 +62,15 @@ __all__ = [
 # ---------------------------------------------------------------- the limit
 
 
-@functools.partial(jax.jit, static_argnames=("depth", "sigma"))
-def _ntk(
-    x: Array, y: Array | None, gain: Array, beta: Array, *, depth: int, sigma: Activation
-) -> Float[Array, "n m"]:
-    def layer(state: tuple[Array, Moments], _: None) -> tuple[tuple[Array, Moments], None]:
-        theta, moments = state
-        sigma_dot = gain * sigma.dual_prime(*moments)
-        moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=y is None)
-        return (theta * sigma_dot + moments.k, moments), None
-
-    moments = first_moments(x, y, beta=beta)
-    return jax.lax.scan(layer, (moments.k, moments), length=depth - 1)[0][0]
+# A program a layer, not one for the whole network: what is compiled does not depend on the depth.
+@functools.partial(jax.jit, static_argnames=("sigma", "symmetric"))
+def _next(
+    theta: Array, moments: Moments, gain: Array, beta: Array, *, sigma: Activation, symmetric: bool
+) -> tuple[Array, Moments]:
+    """Θ and the moments of Σ, one layer up."""
+    sigma_dot = gain * sigma.dual_prime(*moments)
+    moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=symmetric)
+    return theta * sigma_dot + moments.k, moments
 
 
 def ntk(
@@ -99,8 +96,11 @@ def ntk(
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
     x, y = as_inputs(x, y, forbid_zero=sigma.needs_angle and beta == 0)
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
-    kernel = _ntk(x, y, gain, beta, depth=depth, sigma=sigma)
-    return mirrored(kernel) if y is None else kernel
+    moments = first_moments(x, y, beta=beta)
+    theta = moments.k
+    for _ in range(depth - 1):
+        theta, moments = _next(theta, moments, gain, beta, sigma=sigma, symmetric=y is None)
+    return mirrored(theta) if y is None else theta
 
 
 # ---------------------------------------------------------------- finite networks

@@ -29,10 +29,10 @@ from ntk_lib.early_stopping import (
 )
 from ntk_lib.gradient_flow import linear_flow
 from ntk_lib.kernels import kernel_regression, rbf
-from ntk_lib.lazy import train
+from ntk_lib.lazy import linearised_change, train
 from ntk_lib.wide_networks import apply, init
 
-quick = settings(deadline=None, derandomize=True, max_examples=40, database=None)
+quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
 numbers = st.floats(0, 50, allow_subnormal=False)
 
 
@@ -131,6 +131,16 @@ def test_the_smoother_of_the_flow_leaves_the_residual_of_the_linear_flow(x64):
     M = smoother(theta, functools.partial(flow_filter, time=2.5))
     left = linear_flow(theta / 6, truth, np.array([2.5]))[0]
     np.testing.assert_allclose(truth - M @ truth, left, atol=1e-10)
+
+
+def test_the_smoother_gives_the_change_of_the_linearised_model(x64):
+    theta, _, truth = problem()
+    for rate, learnt in (
+        (None, functools.partial(flow_filter, time=6.0)),
+        (0.5, functools.partial(descent_filter, rate=0.5, steps=12)),
+    ):
+        change = linearised_change(theta[:5], theta, truth[:5], times=np.array([6.0]), rate=rate)[0]
+        np.testing.assert_allclose(smoother(theta, learnt) @ truth[:5], change, atol=1e-10)
 
 
 def test_the_smoother_of_descent_is_kernel_gradient_descent(x64):

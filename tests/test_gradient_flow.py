@@ -26,6 +26,7 @@ from ntk_lib.gradient_flow import (
 )
 from ntk_lib.wide_networks import apply, init
 
+jitted = jax.jit(empirical_ntk, static_argnums=0)  # compiling operation by operation takes seconds
 quick = settings(deadline=None, derandomize=True, max_examples=20, database=None)
 
 # ---------------------------------------------------------------- costs to descend
@@ -159,15 +160,12 @@ def test_a_tolerance_asked_for_is_kept(x64):
     assert 1e-4 * tolerance < error < 100 * tolerance
 
 
-def test_the_flow_of_one_square_is_the_logistic_function(x64):
+def test_the_flow_of_one_square_is_the_logistic_function_and_may_end_where_it_starts(x64):
     times = np.linspace(0, 3, 7)
-    s = np.asarray(gradient_flow(lambda s: (s**2 - 1) ** 2 / 2, 0.2, times=times))
-    np.testing.assert_allclose(s**2, 1 / (1 + (1 / 0.04 - 1) * np.exp(-4 * times)), rtol=1e-8)
-
-
-def test_the_flow_may_end_where_it_starts(x64):
-    path = gradient_flow(lambda w: w**2, 0.7, times=np.zeros(2))
-    np.testing.assert_array_equal(path, [0.7, 0.7])
+    run = jax.jit(lambda ts: gradient_flow(lambda z: (z**2 - 1) ** 2 / 2, 0.2, times=ts))
+    square = np.asarray(run(times)) ** 2
+    np.testing.assert_allclose(square, 1 / (1 + (1 / 0.04 - 1) * np.exp(-4 * times)), rtol=1e-8)
+    np.testing.assert_array_equal(run(0 * times), np.full(7, 0.2))
 
 
 def test_the_flow_works_under_jit_and_vmap(x64):
@@ -212,7 +210,7 @@ def positive(n, rank, seed):
     return factors @ factors.T / n, rng.normal(size=n)
 
 
-@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (6, 2)])
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (5, 2)])
 def test_the_linear_flow_is_the_matrix_exponential(n, rank, dtype):
     kernel, start = (t.astype(dtype) for t in positive(n, rank, seed=n))
     times = np.array([0.0, 0.2, 1.0, 7.5, -0.1], dtype)  # backwards too
@@ -222,7 +220,7 @@ def test_the_linear_flow_is_the_matrix_exponential(n, rank, dtype):
     np.testing.assert_allclose(flow, expected, atol=1e3 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (6, 2)])
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (5, 2)])
 def test_linear_descent_is_the_matrix_power(n, rank, dtype):
     kernel, start = (t.astype(dtype) for t in positive(n, rank, seed=n))
     steps, rate = [0, 1, 2, 17, 40], 0.9 * float(critical_rate(kernel))
@@ -251,14 +249,14 @@ def test_the_kernel_functions_work_under_jit_with_a_traced_rate(x64):
 
 
 def test_a_kernel_and_a_start_of_two_dtypes_meet_in_the_wider(x64):
-    kernel, start = positive(3, 3, seed=2)
+    kernel, start = positive(5, 5, seed=2)
     single = kernel.astype(np.float32)
     assert linear_flow(single, start, np.array([1.0], np.float32)).dtype == np.float64
     assert linear_descent(single, start, rate=0.1, steps=[1]).dtype == np.float64
 
 
 @quick
-@given(seed=st.integers(0, 10**6), n=st.sampled_from([1, 4]), share=st.floats(0.05, 1.5))
+@given(seed=st.integers(0, 10**6), n=st.sampled_from([1, 5]), share=st.floats(0.05, 1.5))
 def test_descent_shrinks_the_top_mode_below_the_critical_rate_and_only_there(seed, n, share):
     with jax.enable_x64(True):
         kernel, _ = positive(n, n, seed)
@@ -297,30 +295,28 @@ def test_the_linear_flow_is_the_flow_of_a_linear_model_in_its_weights(x64):
         return jnp.mean((jnp.asarray(phi) @ w - targets) ** 2) / 2
 
     weights = gradient_flow(cost, jnp.asarray(start), times=times)
-    kernel = empirical_ntk(lambda w, x: x @ w, jnp.asarray(start), phi)
-    flow = linear_flow(kernel / 6, phi @ start - targets, times)
+    kernel = jitted(lambda w, x: x @ w, jnp.asarray(start), phi)
+    flow = linear_flow(np.asarray(kernel) / 6, phi @ start - targets, times)
     np.testing.assert_allclose(np.asarray(weights) @ phi.T - targets, flow, atol=1e-8)
 
 
 def test_the_outputs_of_a_network_move_as_its_tangent_kernel_says(x64):
-    params, x, targets = init((2, 4, 1), key=KEY), points(3, 2), np.array([1.0, -1.0, 0.5])
-    elsewhere, h = points(5, 2, seed=1), 1e-4
-
-    @jax.jit
-    def run(p):
-        path = gradient_flow(
-            lambda p: jnp.mean((f(p, x) - targets) ** 2) / 2, p, times=np.array([1 - h, 1, 1 + h])
-        )
-        now = jax.tree.map(lambda w: w[1], path)
-        expected = -empirical_ntk(f, now, elsewhere, x) @ (f(now, x) - targets) / 3
-        return jax.vmap(lambda p: f(p, elsewhere))(path), expected
+    rng = np.random.default_rng(RNG_SEED)
+    x, elsewhere, targets, h = points(3, 2), points(5, 2, seed=1), np.array([1.0, -1.0, 0.5]), 1e-4
+    params = {"W": jnp.asarray(rng.normal(size=(2, 4))), "v": jnp.asarray(rng.normal(size=4))}
 
     def f(p, s):
-        return apply(p, jnp.asarray(s), activation="erf", beta=0.3)[:, 0]
+        return jnp.tanh(jnp.asarray(s) @ p["W"]) @ p["v"]
 
-    outputs, expected = run(params)
-    measured = (outputs[2] - outputs[0]) / (2 * h)
-    np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-7)
+    path = gradient_flow(
+        lambda p: jnp.mean((f(p, x) - targets) ** 2) / 2, params, times=np.array([1 - h, 1, 1 + h])
+    )
+    before, now, after = ({k: np.asarray(w)[i] for k, w in path.items()} for i in range(3))
+    theta = np.asarray(jitted(f, now, elsewhere, x))
+    by_numpy = [np.tanh(s @ p["W"]) @ p["v"] for p, s in ((before, elsewhere), (now, x))]
+    residual, outputs = by_numpy[1] - targets, np.tanh(elsewhere @ after["W"]) @ after["v"]
+    measured = (outputs - by_numpy[0]) / (2 * h)
+    np.testing.assert_allclose(measured, -theta @ residual / 3, rtol=1e-5, atol=1e-7)
 
 
 # ---------------------------------------------------------------- bad arguments
@@ -440,9 +436,6 @@ def test_the_critical_rate_refuses_bad_kernels(no_hook, changed, error, says):
 # ---------------------------------------------------------------- the definition
 
 
-jitted = jax.jit(empirical_ntk, static_argnums=0)  # compiling operation by operation takes seconds
-
-
 def toy(params, x):
     """Not a perceptron: products, a scalar parameter, an unused one; inputs (n, 2, 3)."""
     scores = jnp.einsum("nij,jk->nik", x, params["B"])
@@ -495,7 +488,7 @@ def test_an_entry_is_the_product_of_two_single_gradients(x64):
 
 def test_empirical_ntk_takes_a_plain_number_as_parameter(x64):
     x = jnp.array([[1.0], [3.0]])
-    theta = empirical_ntk(lambda w, t: w**2 * t[:, 0], 5.0, x)
+    theta = jitted(lambda w, t: w**2 * t[:, 0], 5.0, x)
     np.testing.assert_allclose(theta, 100 * np.outer(x, x), rtol=1e-12)
 
 

@@ -19,9 +19,17 @@ from cases import (
     on_circle,
     points,
 )
+from scipy.linalg import expm
 
 from ntk_lib.gradient_flow import Training, empirical_ntk
-from ntk_lib.lazy import train
+from ntk_lib.lazy import (
+    linearise,
+    linearised_change,
+    relative_curvature,
+    relative_movement,
+    scaled,
+    train,
+)
 from ntk_lib.wide_networks import apply, init
 
 # ---------------------------------------------------------------- training
@@ -158,3 +166,227 @@ def test_train_refuses_bad_arguments(no_hook, changed, error, says):
     good = {"params": PARAMS, "x": X, "targets": X[:, 0], "steps": 1}
     with pytest.raises(error, match=f"^{says}"):
         train(**good | changed)
+
+
+# ---------------------------------------------------------------- the linearised model
+
+
+def tiny(params, x):
+    """A model that is not a network: three parameters in a pytree, inputs (n,)."""
+    return params["a"] * jnp.sin(params["w"][0] * x + params["w"][1])
+
+
+TINY = {"a": jnp.float32(0.7), "w": jnp.array([1.3, -0.4], "float32")}
+PLACES = np.array([-1.0, 0.3, 0.9, 2.0])
+
+
+def in_dtype(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def test_the_linearised_model_is_value_plus_jacobian_times_step(x64):
+    start, x = in_dtype(TINY, "float64"), jnp.asarray(PLACES)
+    step = {"a": jnp.asarray(0.2), "w": jnp.array([-0.5, 0.3])}
+    moved = jax.tree.map(jnp.add, start, step)
+    a, (w, b) = 0.7, np.float32([1.3, -0.4]).astype(float)
+    a = float(np.float32(a))
+    rows = [np.sin(w * PLACES + b), a * PLACES * np.cos(w * PLACES + b), a * np.cos(w * PLACES + b)]
+    expected = a * rows[0] + np.array([0.2, -0.5, 0.3]) @ np.stack(rows)
+    np.testing.assert_allclose(linearise(tiny, start)(moved, x), expected, rtol=1e-12)
+
+
+def test_the_linearised_model_keeps_the_dtype_and_agrees_at_the_start(dtype):
+    start, x = in_dtype(TINY, dtype), jnp.asarray(PLACES, dtype)
+    out = linearise(tiny, start)(start, x)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out, tiny(start, x))
+
+
+def test_a_linear_model_is_its_own_linearisation(x64):
+    x = jnp.asarray(np.random.default_rng(RNG_SEED).normal(size=(5, 3)))
+    start, other = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.3, 4.0, -1.0])
+    model = linearise(lambda w, x: x @ w, start)
+    np.testing.assert_allclose(model(other, x), x @ other, rtol=1e-13)
+
+
+def test_the_kernel_of_the_linearised_model_does_not_move(x64):
+    start, x = in_dtype(TINY, "float64"), jnp.asarray(PLACES)
+    far = jax.tree.map(lambda leaf: leaf + 3.0, start)
+    kernel = empirical_ntk(tiny, start, x)
+    np.testing.assert_allclose(empirical_ntk(linearise(tiny, start), far, x), kernel, rtol=1e-12)
+
+
+def linear_problem(n=5, p=7, m=3):
+    rng = np.random.default_rng(RNG_SEED)
+    features, others = rng.normal(size=(n, p)), rng.normal(size=(m, p))
+    return features, others, rng.normal(size=n)
+
+
+def test_the_closed_form_is_descent_on_the_features(x64):
+    features, others, residual = linear_problem()
+    rate, w = 0.3, np.zeros(7)
+    gram, cross = features @ features.T, others @ features.T
+    changes = {}
+    for step in range(1, 61):
+        w -= rate * features.T @ (features @ w - residual) / 5
+        changes[step] = others @ w
+    steps = [1, 7, 60]
+    closed = linearised_change(gram, cross, residual, times=rate * np.array(steps), rate=rate)
+    for step, row in zip(steps, closed, strict=True):
+        np.testing.assert_allclose(row, changes[step], rtol=1e-9)
+
+
+def test_the_closed_form_of_the_flow_is_a_matrix_exponential(x64):
+    features, others, residual = linear_problem()
+    gram, cross = features @ features.T, others @ features.T
+    for t in (0.0, 0.4, 3.0):
+        learnt = (np.eye(5) - expm(-t * gram / 5)) @ residual
+        expected = cross @ np.linalg.solve(gram, learnt)
+        out = linearised_change(gram, cross, residual, times=np.array([t]))[0]
+        np.testing.assert_allclose(out, expected, atol=1e-11)
+
+
+def test_at_infinite_time_the_closed_form_is_regression(x64):
+    features, others, residual = linear_problem()
+    gram, cross = features @ features.T, others @ features.T
+    expected = cross @ np.linalg.solve(gram, residual)
+    np.testing.assert_allclose(
+        linearised_change(gram, cross, residual, times=np.array([np.inf]))[0], expected, rtol=1e-9
+    )
+
+
+def test_directions_of_eigenvalue_zero_never_move(x64):
+    # more points than features: the Gram is singular, descent still has a limit
+    features, others, residual = linear_problem(n=9, p=4)
+    gram, cross = features @ features.T, others @ features.T
+    nearest = others @ np.linalg.lstsq(features, residual)[0]
+    times = np.array([0.0, 5000.0, np.inf])
+    out = np.array(linearised_change(gram, cross, residual, times=times))
+    np.testing.assert_allclose(out[1:], np.stack(2 * [nearest]), rtol=1e-8)
+    np.testing.assert_array_equal(out[0], np.zeros(3))
+
+
+def test_descent_past_the_critical_rate_alternates_and_grows(x64):
+    gram = np.array([[2.0]])
+    out = linearised_change(gram, gram, np.ones(1), times=np.array([1.5, 3.0, 4.5]), rate=1.5)[:, 0]
+    np.testing.assert_allclose(out, [1 - (-2.0) ** s for s in (1, 2, 3)], rtol=1e-12)
+
+
+def test_small_rates_keep_their_digits_in_float32():
+    gram = np.array([[1e-6]], "float32")
+    out = float(
+        linearised_change(gram, gram, np.ones(1, "float32"), times=np.ones(1), rate=0.5)[0, 0]
+    )
+    assert out == pytest.approx(1 - (1 - 0.5e-6) ** 2, rel=1e-5)
+
+
+def test_the_closed_form_keeps_the_dtype_and_works_under_jit(dtype):
+    features, others, residual = (t.astype(dtype) for t in linear_problem())
+    gram, cross = features @ features.T, others @ features.T
+    eager = linearised_change(gram, cross, residual, times=np.array([1.0, 2.0]), rate=0.5)
+    jitted = jax.jit(
+        lambda g: linearised_change(g, cross, residual, times=np.array([1.0, 2.0]), rate=0.5)
+    )
+    assert eager.dtype == dtype
+    assert eager.shape == (2, 3)
+    np.testing.assert_allclose(jitted(gram), eager, rtol=1e-4)
+
+
+# ---------------------------------------------------------------- how lazy?
+
+
+def test_relative_movement_is_a_ratio_of_lengths(dtype):
+    before = {"a": jnp.array([3.0], dtype), "b": jnp.array([[0.0, 4.0]], dtype)}
+    after = {"a": jnp.array([3.0], dtype), "b": jnp.array([[1.0, 4.0]], dtype)}
+    assert float(relative_movement(before, after)) == pytest.approx(0.2, rel=1e-6)
+    assert float(relative_movement(before, before)) == 0.0
+
+
+def test_relative_curvature_is_that_of_the_hessian(x64):
+    rng = np.random.default_rng(RNG_SEED)
+    B, g = rng.normal(size=(4, 4)), rng.normal(size=4)
+    B = B + B.T
+
+    def output(w):
+        flat = jnp.concatenate([w["u"], w["v"]])
+        return jnp.vdot(g, flat) + flat @ jnp.asarray(B) @ flat / 2
+
+    start = {"u": jnp.zeros(1), "v": jnp.zeros(3)}
+    expected = 0.7 * np.linalg.norm(B, 2) / (g @ g)
+    assert float(relative_curvature(output, start, -0.7)) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 20.0])
+def test_alpha_divides_the_relative_curvature(alpha, x64):
+    start = in_dtype(TINY, "float64")
+
+    def output(model):
+        return lambda p: model(p, jnp.asarray(0.9))
+
+    one = relative_curvature(output(tiny), start, 1.0)
+    many = relative_curvature(output(scaled(tiny, start, alpha)), start, 1.0)
+    assert float(many) == pytest.approx(float(one) / alpha, rel=1e-10)
+
+
+def test_the_scaled_model_starts_at_zero_and_has_alpha_squared_times_the_kernel(dtype):
+    start, x = in_dtype(TINY, dtype), jnp.asarray(PLACES, dtype)
+    model = scaled(tiny, start, 3.0)
+    out = model(start, x)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out, np.zeros(4))
+    kernel = empirical_ntk(tiny, start, x)
+    np.testing.assert_allclose(empirical_ntk(model, start, x), 9 * kernel, rtol=1e-5, atol=1e-6)
+
+
+def test_the_limit_of_the_toys_curvature(x64):
+    # standard parametrisation, tanh, x = 1: m‖H‖/‖g‖² → 1/E tanh²(a) ≈ 2.54
+    m, values = 100, []
+    for key in jax.random.split(KEY, 8):
+        a, b = jax.random.normal(key, (2, m))
+        start = {"a": a, "b": b / np.sqrt(m)}
+        values.append(
+            m * relative_curvature(lambda w: jnp.vdot(w["b"], jnp.tanh(w["a"])), start, 1.0)
+        )
+    assert np.mean(values) == pytest.approx(2.54, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"gram": np.ones((2, 3))}, ValueError, r"gram needs .*\(2, 3\)"),
+        ({"gram": np.array([[1.0, 2.0], [0.0, 1.0]])}, ValueError, "gram needs .*symmetric"),
+        ({"cross": np.ones((3, 5))}, ValueError, r"cross needs shape \(m, 2\)"),
+        ({"cross": np.ones(2)}, ValueError, r"cross needs shape \(m, 2\).*got \(2,\)"),
+        ({"residual": np.ones(3)}, ValueError, r"residual needs shape \(2,\)"),
+        ({"residual": [1.0, np.nan]}, ValueError, "residual needs finite"),
+        ({"times": 1.0}, ValueError, r"times needs shape \(t,\)"),
+        ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more"),
+        ({"times": [np.nan]}, ValueError, "times needs numbers that are 0 or more"),
+        ({"rate": 0.0}, ValueError, "rate needs to be positive"),
+        ({"rate": "fast"}, TypeError, "rate needs a real number"),
+    ],
+)
+def test_the_closed_form_refuses_bad_arguments(no_hook, changed, error, says):
+    good = {"gram": np.eye(2), "cross": np.ones((3, 2)), "residual": np.ones(2), "times": [1.0]}
+    arguments = good | changed
+    with pytest.raises(error, match=f"^{says}"):
+        linearised_change(
+            arguments.pop("gram"), arguments.pop("cross"), arguments.pop("residual"), **arguments
+        )
+
+
+def test_the_measures_of_laziness_refuse_bad_arguments(no_hook):
+    start = in_dtype(TINY, "float32")
+    with pytest.raises(TypeError, match=r"^f needs a function"):
+        linearise("f", start)
+    with pytest.raises(ValueError, match=r"^after needs the arrays of before"):
+        relative_movement({"a": jnp.ones(2)}, {"a": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"^output needs to return one number, got shape \(4,\)"):
+        relative_curvature(lambda p: tiny(p, jnp.asarray(PLACES, "float32")), start, 1.0)
+    with pytest.raises(ValueError, match=r"^params needs a point where the gradient"):
+        relative_curvature(lambda w: jnp.sum(w**2), jnp.zeros(2), 1.0)
+    for alpha in (0.0, -1.0):
+        with pytest.raises(ValueError, match=r"^alpha needs a positive number"):
+            scaled(tiny, start, alpha)
+    with pytest.raises(TypeError, match=r"^alpha needs a real number"):
+        scaled(tiny, start, "big")

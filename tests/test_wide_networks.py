@@ -20,13 +20,19 @@ from ntk_lib.wide_networks import (
     apply,
     as_activation,
     circle,
+    correlation_map,
     first_moments,
+    fixed_variance,
     init,
     leaky_relu,
+    monomial,
     next_moments,
     nngp,
     preactivations,
     quadrature,
+    random_outputs,
+    susceptibility,
+    variance_map,
 )
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
@@ -775,3 +781,191 @@ def test_circle_gives_cosines_and_sines(dtype):
 def test_circle_refuses_what_are_no_angles(no_hook, angles, error, says):
     with pytest.raises(error, match=f"^{says}"):
         circle(angles)
+
+
+# ---------------------------------------------------------------- monomials
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 7])
+def test_monomial_duals_are_gauss_hermite_integrals(degree, x64):
+    sigma, (a, b, k) = monomial(degree), (1.3, 0.6, -0.5)
+    arguments = tuple(jnp.asarray(t) for t in (a, b, k))
+    power, slope = (lambda z: z**degree), (lambda z: degree * z ** (degree - 1))
+    assert float(sigma.dual(*arguments)) == pytest.approx(
+        numpy_gauss_hermite(power, power, a, b, k), rel=1e-9
+    )
+    assert float(sigma.dual_prime(*arguments)) == pytest.approx(
+        numpy_gauss_hermite(slope, slope, a, b, k), rel=1e-9
+    )
+
+
+def test_monomials_of_low_degree_are_isserlis_by_hand(x64):
+    a, b, k = (jnp.asarray(t) for t in (1.3, 0.6, -0.5))
+    np.testing.assert_allclose(monomial(1).dual(a, b, k), k, rtol=1e-14)
+    np.testing.assert_allclose(monomial(2).dual(a, b, k), a * b + 2 * k**2, rtol=1e-14)
+    np.testing.assert_allclose(monomial(3).dual(a, b, k), 9 * a * b * k + 6 * k**3, rtol=1e-14)
+
+
+def test_monomial_duals_broadcast_and_keep_the_dtype(dtype):
+    a, b, k = (jnp.ones(s, dtype) / 2 for s in ((3, 1), (1, 4), (3, 4)))
+    for degree in (1, 2, 3):
+        for dual in (monomial(degree).dual, monomial(degree).dual_prime):
+            assert dual(a, b, k).shape == (3, 4)
+            assert dual(a, b, k).dtype == dtype
+
+
+def test_the_linear_network_has_a_constant_nngp(x64):
+    x = points(4, 3)
+    expected = x @ x.T / 3
+    np.testing.assert_allclose(
+        nngp(x, depth=5, activation=monomial(1), beta=0.0), expected, rtol=1e-12
+    )
+
+
+def test_equal_degrees_give_the_same_object(no_hook):
+    assert monomial(3) is monomial(3)
+    assert monomial(3).name == "monomial(3)"
+    for degree, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError), ("two", TypeError)):
+        with pytest.raises(error, match=r"^degree needs"):
+            monomial(degree)
+
+
+# ---------------------------------------------------------------- outputs of random networks
+
+
+def test_random_outputs_are_outputs_of_networks_of_that_shape(x64):
+    x, options = points(3, 2), {"activation": "erf", "gain": 1.7, "beta": 0.3}
+    f = random_outputs(x, key=KEY, draws=5, width=7, depth=3, **options)
+    for key, row in zip(jax.random.split(KEY, 5), f, strict=True):
+        params = init((2, 7, 7, 1), key=key)
+        np.testing.assert_allclose(row, apply(params, jnp.asarray(x), **options)[:, 0], rtol=1e-12)
+
+
+def test_random_outputs_follow_the_key_and_differ_between_draws(dtype):
+    x = points(2, 3, dtype=dtype)
+    options = {"draws": 40, "width": 4, "depth": 2}
+    f = random_outputs(x, key=KEY, **options)
+    assert f.shape == (40, 2)
+    assert f.dtype == dtype
+    np.testing.assert_array_equal(f, random_outputs(x, key=KEY, **options))
+    assert np.unique(np.asarray(f)[:, 0]).size == 40
+    assert not np.array_equal(f, random_outputs(x, key=jax.random.key(1), **options))
+
+
+@pytest.mark.parametrize("hidden", [1, 2])
+def test_the_kurtosis_of_random_relu_networks_is_exact(hidden):
+    # excess kurtosis 3((1 + 5/n)^hidden - 1) at any width n
+    x = np.array([[1.0, 1.0]], "float32")
+    f = random_outputs(x, key=KEY, draws=60_000, width=16, depth=hidden + 1, beta=0.0)
+    f = np.asarray(f, float)[:, 0]
+    fourth = f**4 / np.mean(f**2) ** 2
+    expected = 3 * (1 + 5 / 16) ** hidden
+    assert fourth.mean() == pytest.approx(expected, abs=4 * fourth.std() / np.sqrt(len(f)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"draws": 0}, ValueError, "draws needs to be at least 1"),
+        ({"width": 0}, ValueError, "width needs to be at least 1"),
+        ({"width": 2.5}, TypeError, "width needs an integer"),
+        ({"depth": 0}, ValueError, "depth needs"),
+        ({"gain": -1.0}, ValueError, "gain needs"),
+        ({"beta": -1.0}, ValueError, "beta needs"),
+        ({"activation": "gelu"}, ValueError, "activation needs"),
+        ({"x": np.ones(3)}, ValueError, r"x needs shape \(points, features\)"),
+        ({"x": np.full((1, 2), np.nan)}, ValueError, "x needs finite numbers"),
+    ],
+)
+def test_random_outputs_refuse_bad_arguments(no_hook, changed, error, says):
+    good = {"x": np.ones((2, 2)), "key": KEY, "draws": 2, "width": 3, "depth": 2}
+    with pytest.raises(error, match=rf"^{says}"):
+        random_outputs(**good | changed)
+
+
+# ---------------------------------------------------------------- depth
+
+
+@pytest.mark.parametrize("name", ["relu", "erf", "sin"])
+def test_the_maps_of_variance_and_correlation_are_one_layer_of_the_nngp(name, x64):
+    options = {"activation": name, "gain": 1.4, "beta": 0.3}
+    # two points of variance 0.8 and correlation -0.35 before the layer, by their first moments
+    q, rho = 0.8, -0.35
+    root = np.linalg.cholesky((q - 0.3**2) * np.eye(2) + (q * rho - 0.3**2) * np.eye(2)[::-1])
+    sigma2 = np.asarray(nngp(root * np.sqrt(2), depth=2, **options))
+    np.testing.assert_allclose(nngp(root * np.sqrt(2), depth=1, beta=0.3)[0], [q, q * rho])
+    assert float(variance_map(np.array(q), **options)) == pytest.approx(sigma2[0, 0], rel=1e-12)
+    after = float(correlation_map(np.array(rho), q, **options))
+    assert after == pytest.approx(sigma2[0, 1] / sigma2[0, 0], rel=1e-12)
+
+
+def test_equal_points_stay_equal_whatever_the_layer(dtype):
+    rho = np.ones(3, dtype)
+    for name in ("relu", "erf", "cos"):
+        after = correlation_map(rho, 0.7, activation=name, gain=2.0, beta=0.2)
+        assert after.dtype == dtype
+        np.testing.assert_allclose(after, rho, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "gain", "beta"), [("erf", 4.0, 0.3), ("erf", 1.0, 0.3), ("relu", 1.0, 0.5)]
+)
+def test_the_fixed_variance_is_fixed_and_reached_from_one(name, gain, beta, x64):
+    options = {"activation": name, "gain": gain, "beta": beta}
+    q = fixed_variance(**options)
+    assert float(variance_map(np.array(q), **options)) == pytest.approx(q, rel=1e-12)
+    if name == "relu":  # q = gain·q/2 + β²
+        assert q == pytest.approx(beta**2 / (1 - gain / 2), rel=1e-10)
+
+
+def test_with_gain_2_and_no_bias_relu_keeps_the_variance_one(x64):
+    assert fixed_variance(activation="relu", gain=2.0, beta=0.0) == pytest.approx(1.0, rel=1e-14)
+
+
+def test_a_variance_that_dies_or_explodes_is_refused(no_hook, x64):
+    for gain, beta in ((1.0, 0.0), (3.0, 0.1)):
+        with pytest.raises(ValueError, match=r"^no positive variance is handed on"):
+            fixed_variance(activation="relu", gain=gain, beta=beta)
+
+
+@pytest.mark.parametrize("name", ["erf", "sin", "relu"])
+def test_the_susceptibility_is_the_slope_of_the_correlation_map_at_one(name, x64):
+    options = {"activation": name, "gain": 1.6, "beta": 0.4}
+    q = fixed_variance(**options)
+    h = 1e-6
+    slope = float(1 - correlation_map(np.array(1 - h), q, **options)) / h
+    assert float(susceptibility(np.array(q), activation=name, gain=1.6)) == pytest.approx(
+        slope, rel=2e-3
+    )
+
+
+def test_the_edge_of_chaos_of_the_error_function_without_bias_is_pi_over_4(x64):
+    # as q → 0, χ → gain·σ'(0)² = 4·gain/π
+    chi = float(susceptibility(np.array(1e-9), activation="erf", gain=np.pi / 4))
+    assert chi == pytest.approx(1.0, rel=1e-6)
+
+
+def test_two_relu_points_merge_as_one_over_the_depth_squared(x64):
+    rho = jnp.asarray(0.0)
+    for _ in range(2000):
+        rho = correlation_map(rho, 1.0, gain=2.0, beta=0.0)
+    assert 2000**2 * float(1 - rho) == pytest.approx(9 * np.pi**2 / 2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "says"),
+    [
+        (variance_map, (0.0,), ValueError, "q needs positive variances"),
+        (variance_map, (-1.0,), ValueError, "q needs positive variances"),
+        (variance_map, ("one",), TypeError, "q needs"),
+        (susceptibility, (0.0,), ValueError, "q needs positive variances"),
+        (correlation_map, (1.5, 1.0), ValueError, "rho needs correlations between -1 and 1"),
+        (correlation_map, (np.nan, 1.0), ValueError, "rho needs finite"),
+        (correlation_map, (0.5, 0.0), ValueError, "q needs positive variances"),
+    ],
+)
+def test_the_maps_refuse_bad_arguments(no_hook, function, arguments, error, says):
+    with pytest.raises(error, match=rf"^{says}"):
+        function(*arguments)
+    with pytest.raises(ValueError, match=r"^gain needs"):
+        function(*((0.5,) * len(arguments)), gain=0.0)
