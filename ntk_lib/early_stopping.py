@@ -35,7 +35,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ntk_lib.arguments import as_array, as_inputs, as_number, as_whole, check_numbers
 from ntk_lib.kernels import principal_components
-from ntk_lib.wide_networks import Activation, apply, as_activation, init
+from ntk_lib.wide_networks import Activation, Layer, apply, as_activation, init
 
 __all__ = [
     "Ensemble",
@@ -43,6 +43,7 @@ __all__ = [
     "best_time",
     "descent_filter",
     "flow_filter",
+    "random_networks",
     "ridge_filter",
     "risk",
     "smoother",
@@ -77,7 +78,11 @@ def flow_filter(values: Float[ArrayLike, "*n"], time: ArrayLike) -> Float[Array,
     errors of 0. ``time`` is one number, and may be ``math.inf``: then the filter is 1 wherever
     λ > 0. Raises ``ValueError`` or ``TypeError`` for a time that is negative or no number.
     """
-    values, time = _filter_arguments(values, _at_least_zero("time", time, infinite=True))
+    return _flow_filter(*_filter_arguments(values, _at_least_zero("time", time, infinite=True)))
+
+
+@jax.jit
+def _flow_filter(values: Array, time: Array) -> Array:
     # λ = 0 is never learnt, not even at t = ∞
     return jnp.where(values > 0, -jnp.expm1(-jnp.where(values > 0, values, 1.0) * time), 0.0)
 
@@ -137,8 +142,14 @@ def smoother(
         raise TypeError(f"learnt needs a function of the eigenvalues, got {type(learnt).__name__}")
     count = theta.shape[1]
     values, vectors = principal_components(theta[:count])
+    return _smoother(theta, values, vectors, learnt(values))
+
+
+@jax.jit
+def _smoother(theta: Array, values: Array, vectors: Array, shares: Array) -> Array:
+    count = len(values)
     real = values > count * jnp.finfo(values.dtype).eps * values[0]
-    weights = jnp.where(real, learnt(values) / jnp.where(real, count * values, 1.0), 0.0)
+    weights = jnp.where(real, shares / jnp.where(real, count * values, 1.0), 0.0)
     return (theta @ vectors * weights[None, :]) @ vectors.T
 
 
@@ -149,11 +160,16 @@ class Ensemble(NamedTuple):
     covariance: Float[Array, "p p"]
 
 
-def _leftover(M: Array, sigma: ArrayLike) -> Array:
-    """Covariance of f₀ - M f₀(X): what training leaves of the initial function."""
+def _as_sigma(sigma: ArrayLike, M: Array) -> Array:
     sigma = as_array("sigma", sigma, dtype=M.dtype)
     if sigma.shape != (len(M), len(M)):
         raise ValueError(f"sigma needs shape ({len(M)}, {len(M)}), got {sigma.shape}")
+    return sigma
+
+
+@jax.jit
+def _leftover(M: Array, sigma: Array) -> Array:
+    """Covariance of f₀ - M f₀(X): what training leaves of the initial function."""
     keep = jnp.eye(len(M), dtype=M.dtype) - jnp.pad(M, ((0, 0), (0, len(M) - M.shape[1])))
     return keep @ sigma @ keep.T
 
@@ -172,7 +188,7 @@ def trained_ensemble(
     targets = as_array("targets", targets, dtype=M.dtype)
     if targets.shape != M.shape[1:]:
         raise ValueError(f"targets needs shape ({M.shape[1]},), got {targets.shape}")
-    return Ensemble(M @ targets, _leftover(M, sigma))
+    return Ensemble(M @ targets, _leftover(M, _as_sigma(sigma, M)))
 
 
 # ---------------------------------------------------------------- risk
@@ -212,6 +228,11 @@ def risk(
     if truth.shape != (len(M),):
         raise ValueError(f"truth needs shape ({len(M)},), one a point, got {truth.shape}")
     noise = _at_least_zero("noise", noise).astype(M.dtype)
+    return _risk(M, _as_sigma(sigma, M), truth, noise)
+
+
+@jax.jit
+def _risk(M: Array, sigma: Array, truth: Array, noise: Array) -> Risk:
     missed = M @ truth[: M.shape[1]] - truth
     return Risk(missed**2, jnp.diag(_leftover(M, sigma)), noise**2 * jnp.sum(M**2, axis=1))
 
@@ -248,11 +269,29 @@ def best_time(times: Float[ArrayLike, " t"], risks: Float[ArrayLike, " t"]) -> f
 # ---------------------------------------------------------------- many real networks
 
 
-@functools.partial(jax.jit, static_argnames=("widths", "sigma"))
-def _trained_networks(keys, x, targets, at, segments, rate, beta, *, widths: tuple, sigma):
-    def one(key_and_targets: tuple[Array, Array]) -> Array:
-        key, y = key_and_targets
-        params = init(widths, key=key, dtype=x.dtype)
+# a program of its own: the draw takes half of the time to compile, and depends on the shape alone
+@functools.partial(jax.jit, static_argnames=("widths", "dtype"))
+def _random_networks(keys: Array, *, widths: tuple, dtype) -> list[Layer]:
+    return jax.lax.map(lambda key: init(widths, key=key, dtype=dtype), keys)
+
+
+def random_networks(
+    widths: Sequence[int], *, key: PRNGKeyArray, draws: int, dtype: object = None
+) -> list[Layer]:
+    """``draws`` networks at once, each array with a first axis more: those ``init`` draws.
+
+    The keys are those into which ``key`` splits, as in ``trained_networks`` and
+    ``limiting_ntk.random_kernels``. Raises ``ValueError`` for ``draws`` below 1, and as ``init``
+    does.
+    """
+    keys = jax.random.split(key, as_whole("draws", draws, least=1))
+    return _random_networks(keys, widths=tuple(widths), dtype=dtype)
+
+
+@functools.partial(jax.jit, static_argnames="sigma")
+def _trained_networks(starts, x, targets, at, segments, rate, beta, *, sigma):
+    def one(start_and_targets: tuple[list[Layer], Array]) -> Array:
+        params, y = start_and_targets
 
         def f(p, points):
             return apply(p, points, activation=sigma, beta=beta)[:, 0]
@@ -268,7 +307,7 @@ def _trained_networks(keys, x, targets, at, segments, rate, beta, *, widths: tup
 
         return jax.lax.scan(segment, params, segments)[1]
 
-    return jax.lax.map(one, (keys, targets))
+    return jax.lax.map(one, (starts, targets))
 
 
 def trained_networks(
@@ -286,10 +325,10 @@ def trained_networks(
 ) -> Float[Array, "draws times p"]:
     """Outputs at the points ``at`` of many networks after each of ``steps`` of gradient descent.
 
-    One network a row of ``targets``, each from its own random start; the same start for the same
-    ``key``, width and depth. ``steps`` are step counts in increasing order, 0 for the initial
-    function. The gradient is that of C = ½·mean (f(x) - target)²: s steps of ``rate`` η are the
-    time t = sη. All steps are one program, whatever their number.
+    One network a row of ``targets``, each from its own random start, those of ``random_networks``.
+    ``steps`` are step counts in increasing order, 0 for the initial function. The gradient is that
+    of C = ½·mean (f(x) - target)²: s steps of ``rate`` η are the time t = sη. All steps are one
+    program, whatever their number.
 
     Raises ``ValueError`` for targets of another shape, steps that decrease or are negative, a
     width below 1 or a rate that is not positive, and as ``limiting_ntk.ntk`` does.
@@ -309,8 +348,8 @@ def trained_networks(
     counts = [as_whole("steps needs step counts: one", s, least=0) for s in steps]
     if not counts or np.any(np.diff(counts) < 0):
         raise ValueError(f"steps needs step counts in increasing order, got {list(steps)}")
-    keys = jax.random.split(key, len(targets))
+    widths = (x.shape[1], *[width] * (depth - 1), 1)
+    starts = random_networks(widths, key=key, draws=len(targets), dtype=x.dtype)
     segments = jnp.asarray(np.diff(counts, prepend=0))
     rate, beta = jnp.asarray(rate, x.dtype), jnp.asarray(beta, x.dtype)
-    widths = (x.shape[1], *[width] * (depth - 1), 1)
-    return _trained_networks(keys, x, targets, at, segments, rate, beta, widths=widths, sigma=sigma)
+    return _trained_networks(starts, x, targets, at, segments, rate, beta, sigma=sigma)

@@ -43,6 +43,7 @@ from ntk_lib.wide_networks import (
     Layer,
     Moments,
     as_activation,
+    batch_of,
     check_dimension,
     first_moments,
     init,
@@ -183,7 +184,7 @@ def _random_kernels(
         params = init(widths, key=key, dtype=x.dtype)
         return _mlp_ntk(params, x, y, gain, beta, sigma=activation)
 
-    return jax.lax.map(one, keys)
+    return jax.lax.map(one, keys, batch_size=batch_of(len(keys), max(widths)))
 
 
 def random_kernels(

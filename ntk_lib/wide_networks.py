@@ -50,6 +50,7 @@ __all__ = [
     "Moments",
     "apply",
     "as_activation",
+    "batch_of",
     "check_dimension",
     "circle",
     "correlation_map",
@@ -150,13 +151,23 @@ def apply(
     return preactivations(params, x, activation=activation, gain=gain, beta=beta)[-1]
 
 
+def batch_of(draws: int, width: int) -> int:
+    """How many networks to compute side by side: a divisor of ``draws``, fewer for wide networks.
+
+    Side by side is faster for narrow networks, whose operations are too small to be worth a call
+    each; a divisor, since a remainder would be compiled as a program of its own.
+    """
+    most = max(1, 2**16 // width**2)
+    return max(k for k in range(1, min(draws, most) + 1) if draws % k == 0)
+
+
 @functools.partial(jax.jit, static_argnames=("draws", "widths", "sigma"))
 def _random_outputs(x, key, gain, beta, *, draws: int, widths: tuple, sigma: "Activation") -> Array:
     def one(key: Array) -> Array:
         params = init(widths, key=key, dtype=x.dtype)
         return apply(params, x, activation=sigma, gain=gain, beta=beta)[:, 0]
 
-    return jax.lax.map(one, jax.random.split(key, draws), batch_size=min(draws, 32))
+    return jax.lax.map(one, jax.random.split(key, draws), batch_size=batch_of(draws, max(widths)))
 
 
 def random_outputs(

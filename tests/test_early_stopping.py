@@ -21,6 +21,7 @@ from ntk_lib.early_stopping import (
     best_time,
     descent_filter,
     flow_filter,
+    random_networks,
     ridge_filter,
     risk,
     smoother,
@@ -314,6 +315,17 @@ def test_trained_networks_are_networks_trained_one_by_one(dtype):
             np.testing.assert_allclose(outputs, alone, atol=tolerance)
 
 
+def test_random_networks_are_drawn_one_by_one_and_start_the_training(dtype):
+    nets = random_networks((2, 6, 1), key=KEY, draws=3, dtype=dtype)
+    for i, key in enumerate(jax.random.split(KEY, 3)):
+        alone = init((2, 6, 1), key=key, dtype=dtype)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), nets, alone)
+    x = jnp.asarray(on_circle(4).astype(dtype))
+    outputs = trained_networks(x, np.zeros((3, 4)), x, key=KEY, steps=[0], width=6)[:, 0]
+    expected = jax.vmap(lambda net: apply(net, x)[:, 0])(nets)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_linear_network_of_depth_one_follows_descent_exactly(x64):
     x, y = on_circle(4)[:3], np.array([1.0, -2.0, 0.5])
     theta = x @ x.T / 2 + 0.3**2
@@ -370,6 +382,11 @@ FLOW = functools.partial(flow_filter, time=1.0)
             r"truth needs shape \(8,\), one a point, got \(5,\)",
         ),
         (lambda: risk(THETA, SIGMA, TRUTH, noise=-1.0), ValueError, "noise needs a number that"),
+        (
+            lambda: random_networks((2, 1), key=KEY, draws=0),
+            ValueError,
+            "draws needs to be at least 1",
+        ),
         (lambda: best_time([1.0, 2.0], [1.0, 2.0]), ValueError, "times and risks need one shape"),
         (lambda: best_time([1.0, 2.0, 3.0], [1.0, 2.0]), ValueError, "times and risks need"),
         (lambda: best_time([0.0, 1.0, 2.0], [1.0] * 3), ValueError, "times needs positive"),
