@@ -19,6 +19,7 @@ from ntk_lib.wide_networks import (
     ACTIVATIONS,
     apply,
     as_activation,
+    batch_of,
     circle,
     correlation_map,
     first_moments,
@@ -850,6 +851,15 @@ def test_random_outputs_follow_the_key_and_differ_between_draws(dtype):
     np.testing.assert_array_equal(f, random_outputs(x, key=KEY, **options))
     assert np.unique(np.asarray(f)[:, 0]).size == 40
     assert not np.array_equal(f, random_outputs(x, key=jax.random.key(1), **options))
+
+
+@given(draws=st.integers(1, 5000), width=st.integers(1, 5000))
+@quick
+def test_networks_side_by_side_divide_the_draws_and_stay_small(draws, width):
+    side_by_side = batch_of(draws, width)
+    assert 1 <= side_by_side <= draws
+    assert draws % side_by_side == 0
+    assert side_by_side == 1 or side_by_side * width**2 <= 2**16
 
 
 @pytest.mark.parametrize("hidden", [1, 2])
