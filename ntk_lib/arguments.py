@@ -13,7 +13,17 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-__all__ = ["as_array", "as_inputs", "as_number", "as_whole", "check_numbers", "check_params"]
+__all__ = [
+    "as_array",
+    "as_inputs",
+    "as_nonnegative",
+    "as_number",
+    "as_positive",
+    "as_symmetric",
+    "as_whole",
+    "check_numbers",
+    "check_params",
+]
 
 
 def as_number(name: str, value: object) -> float:
@@ -27,6 +37,17 @@ def as_number(name: str, value: object) -> float:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{name} needs a finite number, got {number}")
+    return number
+
+
+def as_positive(name: str, value: object) -> float:
+    """``value`` as a finite float above 0.
+
+    Raises what ``as_number`` raises, and ``ValueError`` for 0 and below.
+    """
+    number = as_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} needs a positive number, got {number}")
     return number
 
 
@@ -68,6 +89,39 @@ def as_array(name: str, value: ArrayLike, *, dtype: object = None) -> Array:
         if bad:
             raise ValueError(f"{name} needs finite numbers, got {bad} NaN or infinite entries")
     return jnp.asarray(array, dtype)
+
+
+def as_nonnegative(name: str, value: ArrayLike, *, infinite: bool = False) -> float | Array:
+    """``value`` as a float that is 0 or more, and finite unless ``infinite``; a tracer as it is.
+
+    Raises what ``as_number`` raises, and ``ValueError`` for a negative number.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    allowed = infinite and isinstance(value, float) and value == math.inf
+    number = value if allowed else as_number(name, value)
+    if number < 0:
+        raise ValueError(f"{name} needs a number that is 0 or more, got {number}")
+    return number
+
+
+def as_symmetric(name: str, value: ArrayLike) -> Array:
+    """``value`` as a float array of shape (n, n), symmetric to rounding.
+
+    Raises what ``as_array`` raises, and ``ValueError`` for another shape, an empty matrix or one
+    that differs from its transpose.
+    """
+    array = as_array(name, value)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
+        raise ValueError(f"{name} needs shape (n, n), got {array.shape}")
+    if not isinstance(array, jax.core.Tracer):
+        matrix = np.asarray(array)
+        tolerance = 100 * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
+        if np.abs(matrix - matrix.T).max() > tolerance:
+            raise ValueError(
+                f"{name} needs a symmetric matrix, got one that differs from its transpose"
+            )
+    return array
 
 
 def as_inputs(
@@ -120,11 +174,7 @@ def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float
     if isinstance(depth, bool) or not isinstance(depth, int | np.integer):
         raise TypeError(f"depth needs an integer, the number of weight layers, got {depth!r}")
     as_whole("depth", depth, least=1, meaning=" weight layer")
-    gain, beta = as_number("gain", gain), as_number("beta", beta)
-    if gain <= 0:
-        raise ValueError(f"gain needs a positive number, got {gain}")
-    if beta < 0:
-        raise ValueError(f"beta needs a number that is 0 or more, got {beta}")
+    gain, beta = as_positive("gain", gain), as_nonnegative("beta", beta)
     return gain, beta
 
 

@@ -8,7 +8,9 @@ Serves the chapter ``early_stopping``. For least squares, C = (1/2N) Σ (f(x_i) 
 On the eigenvalues λ of Θ/N (the kernel principal components) the last factor is the *filter*
 1 - e^(-λt); discrete steps and ridge regression have filters of their own:
 
-    flow 1 - e^(-λt),      descent 1 - (1 - ηλ)^s,      ridge λ/(λ + ridge).
+    flow 1 - e^(-λt),      descent 1 - (1 - ηλ)^s,      ridge λ/(λ + ridge);
+
+the first two are ``lazy.flow_filter`` and ``lazy.descent_filter``.
 
 ``smoother`` builds M from any of them. For flow and descent and one set of labels, the change
 M (y - f₀(X)) is ``lazy.linearised_change``, at many times at once; here the matrix itself is
@@ -23,7 +25,6 @@ functions on all p points, shape (p, p).
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -33,16 +34,23 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ntk_lib.arguments import as_array, as_inputs, as_number, as_whole, check_numbers
+from ntk_lib.arguments import (
+    as_array,
+    as_inputs,
+    as_nonnegative,
+    as_positive,
+    as_whole,
+    check_numbers,
+)
+from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
+from ntk_lib.lazy import filter_arguments
 from ntk_lib.wide_networks import Activation, Layer, apply, as_activation, init
 
 __all__ = [
     "Ensemble",
     "Risk",
     "best_time",
-    "descent_filter",
-    "flow_filter",
     "random_networks",
     "ridge_filter",
     "risk",
@@ -54,59 +62,13 @@ __all__ = [
 # ---------------------------------------------------------------- filters
 
 
-def _at_least_zero(name: str, value: ArrayLike, *, infinite: bool = False) -> Array:
-    """A number that is 0 or more, infinity if allowed, as a float array; tracers pass."""
-    if isinstance(value, jax.core.Tracer):
-        return value
-    if not (infinite and isinstance(value, float) and value == math.inf):
-        value = as_number(name, value)
-    if value < 0:
-        raise ValueError(f"{name} needs a number that is 0 or more, got {value:g}")
-    return jnp.asarray(value)
-
-
-def _filter_arguments(values: ArrayLike, number: Array) -> tuple[Array, Array]:
-    """Eigenvalues, those below 0 (rounding) as 0, and the number in their dtype."""
-    values = as_array("values", values)
-    return jnp.where(values > 0, values, 0.0), number.astype(values.dtype)
-
-
-def flow_filter(values: Float[ArrayLike, "*n"], time: ArrayLike) -> Float[Array, "*n"]:
-    """1 - e^(-λt): the share of each component that gradient flow has learnt at ``time`` t ≥ 0.
-
-    ``values`` are eigenvalues λ of Gram/N, of any shape; negative ones are taken for rounding
-    errors of 0. ``time`` is one number, and may be ``math.inf``: then the filter is 1 wherever
-    λ > 0. Raises ``ValueError`` or ``TypeError`` for a time that is negative or no number.
-    """
-    return _flow_filter(*_filter_arguments(values, _at_least_zero("time", time, infinite=True)))
-
-
-@jax.jit
-def _flow_filter(values: Array, time: Array) -> Array:
-    # λ = 0 is never learnt, not even at t = ∞
-    return jnp.where(values > 0, -jnp.expm1(-jnp.where(values > 0, values, 1.0) * time), 0.0)
-
-
-def descent_filter(
-    values: Float[ArrayLike, "*n"], *, rate: ArrayLike, steps: ArrayLike
-) -> Float[Array, "*n"]:
-    """1 - (1 - ηλ)^s: the same for ``steps`` s of gradient descent with ``rate`` η, t = sη.
-
-    Grows without bound in s where ηλ > 2. Raises ``ValueError`` or ``TypeError`` for a rate or a
-    number of steps that is negative or no number.
-    """
-    steps = _at_least_zero("steps", steps)
-    values, rate = _filter_arguments(values, _at_least_zero("rate", rate))
-    return 1 - (1 - rate * values) ** steps.astype(values.dtype)
-
-
 def ridge_filter(values: Float[ArrayLike, "*n"], ridge: ArrayLike) -> Float[Array, "*n"]:
     """λ/(λ + ridge): the share of each component that ridge regression reproduces.
 
     The ridge is the one of ``kernels.kernel_regression``: (Θ + N·ridge·I) α = y. Raises
     ``ValueError`` or ``TypeError`` for a ridge that is negative or no number.
     """
-    values, ridge = _filter_arguments(values, _at_least_zero("ridge", ridge))
+    values, ridge = filter_arguments(values, as_nonnegative("ridge", ridge))
     return jnp.where(values > 0, values / jnp.where(values > 0, values + ridge, 1.0), 0.0)
 
 
@@ -227,7 +189,7 @@ def risk(
     truth = as_array("truth", truth, dtype=M.dtype)
     if truth.shape != (len(M),):
         raise ValueError(f"truth needs shape ({len(M)},), one a point, got {truth.shape}")
-    noise = _at_least_zero("noise", noise).astype(M.dtype)
+    noise = jnp.asarray(as_nonnegative("noise", noise), M.dtype)
     return _risk(M, _as_sigma(sigma, M), truth, noise)
 
 
@@ -296,10 +258,11 @@ def _trained_networks(starts, x, targets, at, segments, rate, beta, *, sigma):
         def f(p, points):
             return apply(p, points, activation=sigma, beta=beta)[:, 0]
 
-        gradient = jax.grad(lambda p: jnp.mean((f(p, x) - y) ** 2) / 2)
+        def cost(p):
+            return jnp.mean((f(p, x) - y) ** 2) / 2
 
         def step(_, p):
-            return jax.tree.map(lambda w, g: w - rate * g, p, gradient(p))
+            return gradient_descent(cost, p, rate=rate, steps=1).params
 
         def segment(p, count):
             p = jax.lax.fori_loop(0, count, step, p)
@@ -335,9 +298,7 @@ def trained_networks(
     """
     sigma = as_activation(activation)
     _, beta = check_numbers(depth=depth, gain=1.0, beta=beta)
-    width, rate = as_whole("width", width, least=1), as_number("rate", rate)
-    if rate <= 0:
-        raise ValueError(f"rate needs to be positive, got {rate}")
+    width, rate = as_whole("width", width, least=1), as_positive("rate", rate)
     x, _ = as_inputs(x)
     at = as_array("at", at, dtype=x.dtype)
     if at.ndim != 2 or not len(at) or at.shape[1] != x.shape[1]:

@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from ntk_lib.arguments import as_array, as_number, as_whole
+from ntk_lib.arguments import as_array, as_positive, as_symmetric, as_whole
 
 __all__ = [
     "Training",
@@ -67,24 +67,7 @@ def _as_rate(rate: ArrayLike) -> ArrayLike:
         if rate.shape:
             raise TypeError(f"rate needs a real number, got shape {rate.shape}")
         return rate
-    rate = as_number("rate", rate)
-    if rate <= 0:
-        raise ValueError(f"rate needs to be positive, got {rate:g}")
-    return rate
-
-
-def _as_kernel(kernel: ArrayLike) -> Array:
-    kernel = as_array("kernel", kernel)
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.size:
-        raise ValueError(f"kernel needs shape (n, n), got {kernel.shape}")
-    if not isinstance(kernel, jax.core.Tracer):
-        matrix = np.asarray(kernel)
-        tolerance = 100 * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
-        if np.abs(matrix - matrix.T).max() > tolerance:
-            raise ValueError(
-                "kernel needs a symmetric matrix, got one that differs from its transpose"
-            )
-    return kernel
+    return as_positive("rate", rate)
 
 
 # ---------------------------------------------------------------- descent
@@ -175,9 +158,7 @@ def gradient_flow(
     max_steps = as_whole("max_steps", max_steps, least=1)
     if tolerance is None:
         tolerance = float(jnp.finfo(dtype).eps) ** (2 / 3)
-    tolerance = as_number("tolerance", tolerance)
-    if tolerance <= 0:
-        raise ValueError(f"tolerance needs a positive number, got {tolerance}")
+    tolerance = as_positive("tolerance", tolerance)
 
     def velocity(_t: Array, p: PyTree, _args: None) -> PyTree:
         return jax.tree.map(jnp.negative, jax.grad(cost)(p))
@@ -213,7 +194,7 @@ def gradient_flow(
 
 def _modes(kernel: ArrayLike, start: ArrayLike) -> tuple[Array, Array, Array]:
     """Eigenvalues of K, eigenvectors as columns, and the start's coefficients in them."""
-    kernel, start = _as_kernel(kernel), as_array("start", start)
+    kernel, start = as_symmetric("kernel", kernel), as_array("start", start)
     if start.shape != kernel.shape[:1]:
         raise ValueError(f"start needs shape ({len(kernel)},), got {start.shape}")
     dtype = max(kernel.dtype, start.dtype, key=lambda kind: kind.itemsize)
@@ -266,7 +247,7 @@ def critical_rate(kernel: Float[ArrayLike, "n n"]) -> Float[Array, ""]:
     Raises ``ValueError`` for a kernel that is not square, not symmetric, or has no positive
     eigenvalue or a negative one (beyond rounding).
     """
-    values = jnp.linalg.eigvalsh(_as_kernel(kernel))
+    values = jnp.linalg.eigvalsh(as_symmetric("kernel", kernel))
     if not isinstance(values, jax.core.Tracer):
         low, high = float(values[0]), float(values[-1])
         slack = 100 * len(values) * float(jnp.finfo(values.dtype).eps) * high

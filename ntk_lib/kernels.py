@@ -21,7 +21,14 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ntk_lib.arguments import as_array, as_inputs, as_number, as_whole
+from ntk_lib.arguments import (
+    as_array,
+    as_inputs,
+    as_nonnegative,
+    as_positive,
+    as_symmetric,
+    as_whole,
+)
 
 __all__ = [
     "Descent",
@@ -49,7 +56,7 @@ def rbf(
 
     Raises ``ValueError`` for bandwidth ≤ 0 and what ``as_inputs`` raises.
     """
-    bandwidth = _as_bandwidth(bandwidth)
+    bandwidth = as_positive("bandwidth", bandwidth)
     return _rbf(*as_inputs(x, y), bandwidth)
 
 
@@ -58,13 +65,6 @@ def _rbf(x: Array, y: Array | None, bandwidth: ArrayLike) -> Array:
     # differences, not products: exactly symmetric, exactly 1 where two points coincide
     gaps = (x[:, None] - (x if y is None else y)[None]) / bandwidth
     return jnp.exp(-jnp.sum(gaps**2, axis=-1) / 2)
-
-
-def _as_bandwidth(value: object) -> float:
-    bandwidth = as_number("bandwidth", value)
-    if bandwidth <= 0:
-        raise ValueError(f"bandwidth needs a positive number, got {bandwidth}")
-    return bandwidth
 
 
 def polynomial(
@@ -80,9 +80,7 @@ def polynomial(
     eigenvalue), ``TypeError`` for a degree that is no integer, and what ``as_inputs`` raises.
     """
     degree = as_whole("degree", degree, least=1)
-    offset = as_number("offset", offset)
-    if offset < 0:
-        raise ValueError(f"offset needs a number that is 0 or more, got {offset}")
+    offset = as_nonnegative("offset", offset)
     return _polynomial(*as_inputs(x, y), offset, degree=degree)
 
 
@@ -203,19 +201,12 @@ def _norm(gram: Array, alpha: Array) -> Array:
 
 def _as_gram(gram: ArrayLike, *, definite: bool = False) -> Array:
     """A symmetric matrix; with ``definite`` one without negative eigenvalues (up to rounding)."""
-    gram = as_array("gram", gram)
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size:
-        raise ValueError(f"gram needs shape (n, n), got {gram.shape}")
-    if not isinstance(gram, jax.core.Tracer):
+    gram = as_symmetric("gram", gram)
+    if definite and not isinstance(gram, jax.core.Tracer):
         matrix = np.asarray(gram)
-        eps, size = np.finfo(matrix.dtype).eps, np.abs(matrix).max()
-        if np.abs(matrix - matrix.T).max() > 100 * eps * size:
-            raise ValueError(
-                "gram needs a symmetric matrix, got one that differs from its transpose"
-            )
         # √eps: what rounding does to the angle between nearly parallel points
-        floor = -len(matrix) * np.sqrt(eps) * size
-        if definite and (least := np.linalg.eigvalsh(matrix)[0]) < floor:
+        floor = -len(matrix) * np.sqrt(np.finfo(matrix.dtype).eps) * np.abs(matrix).max()
+        if (least := np.linalg.eigvalsh(matrix)[0]) < floor:
             raise ValueError(
                 f"gram needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
             )
@@ -245,9 +236,7 @@ def kernel_regression(
     targets of another length and, where ridge is 0, repeated points or a Gram that cannot be
     inverted in its precision.
     """
-    ridge = as_number("ridge", ridge)
-    if ridge < 0:
-        raise ValueError(f"ridge needs a number that is 0 or more, got {ridge}")
+    ridge = as_nonnegative("ridge", ridge)
     gram = _as_gram(gram, definite=True)
     targets = _as_values("targets", targets, gram)
     if ridge == 0 and not isinstance(gram, jax.core.Tracer):
@@ -298,7 +287,7 @@ def random_features(
     Source: Rahimi and Recht 2007; Cho and Saul 2009.
     """
     count, order = as_whole("count", count, least=1), _as_order(order)
-    bandwidth = _as_bandwidth(bandwidth)
+    bandwidth = as_positive("bandwidth", bandwidth)
     if kernel not in ("rbf", "arc_cosine"):
         raise ValueError(f"kernel needs to be 'rbf' or 'arc_cosine', got {kernel!r}")
     x, _ = as_inputs(x)
@@ -371,9 +360,7 @@ def kernel_descent(
     that on the data is not symmetric or has a negative eigenvalue, a start of another shape, and
     as ``kernel_gradient`` does.
     """
-    steps, rate = as_whole("steps", steps, least=0), as_number("rate", rate)
-    if rate < 0:
-        raise ValueError(f"rate needs a number that is 0 or more, got {rate}")
+    steps, rate = as_whole("steps", steps, least=0), as_nonnegative("rate", rate)
     kernel = as_array("kernel", kernel)
     if kernel.ndim != 2 or len(kernel) < kernel.shape[1]:
         raise ValueError(f"kernel needs shape (m, n), m at least n, got {kernel.shape}")

@@ -9,8 +9,9 @@ C = (1/2N) Σ (f(x_i) - y_i)² with rate η its outputs after s steps are known 
 
     f_s(x) = f₀(x) + Θ₀(x, X) Θ₀⁻¹ (I - (I - ηΘ₀/N)^s) (y - f₀(X)),
 
-and with e^(-tΘ₀/N) in place of the power for gradient flow up to the time t. Training is lazy when
-the model stays near this one, which it does when ‖y - f₀‖·‖∇²f‖/‖∇f‖² is small.
+and with e^(-tΘ₀/N) in place of the power for gradient flow up to the time t. On an eigenvalue λ of
+Θ₀/N the bracket is a *filter*, the share that is learnt: 1 - (1 - ηλ)^s or 1 - e^(-λt). Training is
+lazy when the model stays near this one, which it does when ‖y - f₀‖·‖∇²f‖/‖∇f‖² is small.
 """
 
 import functools
@@ -26,7 +27,8 @@ from jaxtyping import Array, Float, PyTree
 from ntk_lib.arguments import (
     as_array,
     as_inputs,
-    as_number,
+    as_nonnegative,
+    as_positive,
     as_whole,
     check_numbers,
     check_params,
@@ -36,6 +38,9 @@ from ntk_lib.kernels import principal_components
 from ntk_lib.wide_networks import Activation, Layer, apply, as_activation, check_dimension
 
 __all__ = [
+    "descent_filter",
+    "filter_arguments",
+    "flow_filter",
     "linearise",
     "linearised_change",
     "relative_curvature",
@@ -64,6 +69,47 @@ def linearise(f: Callable[[Any, Array], Array], params: PyTree) -> Callable[[Any
         return value + change
 
     return f_lin
+
+
+# ---------------------------------------------------------------- what has been learnt by a time
+
+
+def filter_arguments(values: ArrayLike, number: ArrayLike) -> tuple[Array, Array]:
+    """Eigenvalues, those below 0 (rounding) as 0, and the number in their dtype."""
+    values = as_array("values", values)
+    return jnp.where(values > 0, values, 0.0), jnp.asarray(number, values.dtype)
+
+
+def flow_filter(values: Float[ArrayLike, "*n"], time: ArrayLike) -> Float[Array, "*n"]:
+    """1 - e^(-λt): the share of each component that gradient flow has learnt at ``time`` t ≥ 0.
+
+    ``values`` are eigenvalues λ of Gram/N, of any shape; negative ones are taken for rounding
+    errors of 0. ``time`` is one number, and may be ``math.inf``: then the filter is 1 wherever
+    λ > 0. Raises ``ValueError`` or ``TypeError`` for a time that is negative or no number.
+    """
+    return _flow_filter(*filter_arguments(values, as_nonnegative("time", time, infinite=True)))
+
+
+@jax.jit
+def _flow_filter(values: Array, time: Array) -> Array:
+    # λ = 0 is never learnt, not even at t = ∞
+    return jnp.where(values > 0, -jnp.expm1(-jnp.where(values > 0, values, 1.0) * time), 0.0)
+
+
+def descent_filter(
+    values: Float[ArrayLike, "*n"], *, rate: ArrayLike, steps: ArrayLike
+) -> Float[Array, "*n"]:
+    """1 - (1 - ηλ)^s: the same for ``steps`` s of gradient descent with ``rate`` η, t = sη.
+
+    Grows without bound in s where ηλ > 2. Raises ``ValueError`` or ``TypeError`` for a rate or a
+    number of steps that is negative or no number.
+    """
+    steps = as_nonnegative("steps", steps)
+    values, rate = filter_arguments(values, as_nonnegative("rate", rate))
+    steps, small = jnp.asarray(steps, values.dtype), rate * values < 1
+    # the first form keeps its digits where ηλ is small
+    slow = -jnp.expm1(steps * jnp.log1p(-jnp.where(small, rate * values, 0.0)))
+    return jnp.where(small, slow, 1 - (1 - rate * values) ** steps)
 
 
 def linearised_change(
@@ -96,20 +142,14 @@ def linearised_change(
         raise ValueError(f"times needs shape (t,), got {times.shape}")
     if not isinstance(times, jax.core.Tracer) and not bool(jnp.all(times >= 0)):
         raise ValueError("times needs numbers that are 0 or more, got one that is not")
-    zero = lam <= n * jnp.finfo(lam.dtype).eps * lam[0]
-    safe = jnp.where(zero, 1.0, lam)
+    lam = jnp.where(lam > n * jnp.finfo(lam.dtype).eps * lam[0], lam, 0.0)
     if rate is None:
-        learnt = -jnp.expm1(-times[:, None] * safe[None])
+        learnt = jax.vmap(functools.partial(flow_filter, lam))(times)
     else:
-        rate = as_number("rate", rate)
-        if rate <= 0:
-            raise ValueError(f"rate needs to be positive, got {rate}")
-        # 1 - (1 - ηλ)^s; the first form keeps its digits where ηλ is small
-        steps, shrink = jnp.round(times / rate)[:, None], 1 - rate * safe[None]
-        logarithm = jnp.log1p(-jnp.where(shrink > 0, rate * safe[None], 0.0))
-        slow = -jnp.expm1(steps * logarithm)
-        learnt = jnp.where(shrink > 0, slow, 1 - shrink**steps)
-    weights = jnp.where(zero[None], 0.0, learnt / safe[None]) * (vectors.T @ residual)[None]
+        rate = as_positive("rate", rate)
+        by_descent = functools.partial(descent_filter, lam, rate=rate)
+        learnt = jax.vmap(lambda s: by_descent(steps=s))(jnp.round(times / rate))
+    weights = learnt / jnp.where(lam > 0, lam, 1.0)[None] * (vectors.T @ residual)[None]
     return weights @ (cross @ vectors / n).T
 
 
@@ -167,9 +207,7 @@ def scaled(
 
     Raises ``ValueError`` for ``alpha`` ≤ 0.
     """
-    alpha = as_number("alpha", alpha)
-    if alpha <= 0:
-        raise ValueError(f"alpha needs a positive number, got {alpha}")
+    alpha = as_positive("alpha", alpha)
     return lambda p, x: alpha * (f(p, x) - f(params, x))
 
 
@@ -215,9 +253,7 @@ def train(
     targets = as_array("targets", targets, dtype=dtype)
     if targets.shape != (len(x),):
         raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
-    steps, rate = as_whole("steps", steps, least=0), as_number("rate", rate)
-    if rate <= 0:
-        raise ValueError(f"rate needs to be positive, got {rate}")
+    steps, rate = as_whole("steps", steps, least=0), as_positive("rate", rate)
     rate, gain, beta = (jnp.asarray(t, dtype) for t in (rate, gain, beta))
     return _train(
         list(params), x.astype(dtype), targets, rate, gain, beta, steps=steps, sigma=sigma

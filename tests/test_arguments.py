@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_lib.arguments import as_inputs, check_numbers
+from ntk_lib.arguments import (
+    as_inputs,
+    as_nonnegative,
+    as_positive,
+    as_symmetric,
+    check_numbers,
+)
 from ntk_lib.wide_networks import Layer, as_activation, nngp
 
 
@@ -168,3 +174,36 @@ def test_values_are_not_checked_where_they_cannot_be_seen():
 def test_a_layer_is_its_weights_and_biases():
     W, b = Layer(W=jnp.ones((2, 3)), b=jnp.ones(2))
     assert (W.shape, b.shape) == ((2, 3), (2,))
+
+
+@pytest.mark.parametrize(
+    ("take", "error", "says"),
+    [
+        (lambda: as_positive("rate", 0), ValueError, "rate needs a positive number, got 0"),
+        (lambda: as_positive("rate", -0.5), ValueError, "rate needs a positive number, got -0.5"),
+        (lambda: as_positive("rate", math.inf), ValueError, "rate needs a finite number"),
+        (lambda: as_positive("rate", "fast"), TypeError, "rate needs a real number"),
+        (lambda: as_nonnegative("time", -1), ValueError, "time needs a number that is 0 or more"),
+        (lambda: as_nonnegative("time", math.inf), ValueError, "time needs a finite number"),
+        (
+            lambda: as_nonnegative("time", math.nan, infinite=True),
+            ValueError,
+            "time needs a finite",
+        ),
+        (lambda: as_symmetric("gram", np.ones(2)), ValueError, r"gram needs shape \(n, n\)"),
+        (lambda: as_symmetric("gram", np.ones((2, 3))), ValueError, r"gram needs shape \(n, n\)"),
+        (lambda: as_symmetric("gram", np.ones((0, 0))), ValueError, r"gram needs shape \(n, n\)"),
+        (lambda: as_symmetric("gram", [[1.0, 2.0], [0.0, 1.0]]), ValueError, "gram needs a symm"),
+    ],
+)
+def test_signs_and_symmetry_are_checked(no_hook, take, error, says):
+    with pytest.raises(error, match=rf"^{says}"):
+        take()
+
+
+def test_what_has_the_right_sign_and_symmetry_passes(no_hook, x64):
+    assert as_positive("rate", 1e-300) == 1e-300
+    assert as_nonnegative("time", 0) == 0
+    assert as_nonnegative("time", math.inf, infinite=True) == math.inf
+    rounded = np.array([[1.0, 1 + 1e-15], [1.0, 1.0]])
+    np.testing.assert_allclose(as_symmetric("gram", rounded), rounded)

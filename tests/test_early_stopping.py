@@ -19,8 +19,6 @@ from scipy.optimize import minimize_scalar
 
 from ntk_lib.early_stopping import (
     best_time,
-    descent_filter,
-    flow_filter,
     random_networks,
     ridge_filter,
     risk,
@@ -30,7 +28,7 @@ from ntk_lib.early_stopping import (
 )
 from ntk_lib.gradient_flow import linear_flow
 from ntk_lib.kernels import kernel_regression, rbf
-from ntk_lib.lazy import linearised_change, train
+from ntk_lib.lazy import descent_filter, flow_filter, linearised_change, train
 from ntk_lib.wide_networks import apply, init
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
@@ -418,7 +416,7 @@ RING = on_circle(3).astype("float32")
         ({"steps": [-1]}, ValueError, "steps needs step counts: one needs to be 0 or more"),
         ({"steps": [1.5]}, TypeError, "steps needs step counts: one needs an integer"),
         ({"width": 0}, ValueError, "width needs to be at least 1"),
-        ({"rate": 0.0}, ValueError, "rate needs to be positive, got 0"),
+        ({"rate": 0.0}, ValueError, "rate needs a positive number, got 0"),
         ({"beta": -1.0}, ValueError, "beta needs a number that is 0 or more"),
         ({"activation": "gelu"}, ValueError, "activation needs"),
     ],

@@ -331,8 +331,8 @@ DESCENT_BAD = [
     pytest.param({"params": "word"}, TypeError, "params needs float arrays", id="word"),
 ]
 RATE_BAD = [
-    pytest.param({"rate": 0.0}, ValueError, "rate needs to be positive, got 0", id="rate-0"),
-    pytest.param({"rate": -0.1}, ValueError, "rate needs to be positive, got -0.1", id="rate<0"),
+    pytest.param({"rate": 0.0}, ValueError, "rate needs a positive number, got 0", id="rate-0"),
+    pytest.param({"rate": -0.1}, ValueError, "rate needs a positive number, got -0.1", id="rate<0"),
     pytest.param({"rate": np.nan}, ValueError, "rate needs a finite number, got nan", id="nan"),
     pytest.param({"rate": "fast"}, TypeError, "rate needs a real number, got 'fast'", id="fast"),
     pytest.param({"rate": np.ones(2)}, TypeError, "rate needs a real number", id="rates"),

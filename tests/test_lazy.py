@@ -362,7 +362,7 @@ def test_the_limit_of_the_toys_curvature(x64):
         ({"times": 1.0}, ValueError, r"times needs shape \(t,\)"),
         ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more"),
         ({"times": [np.nan]}, ValueError, "times needs numbers that are 0 or more"),
-        ({"rate": 0.0}, ValueError, "rate needs to be positive"),
+        ({"rate": 0.0}, ValueError, "rate needs a positive number"),
         ({"rate": "fast"}, TypeError, "rate needs a real number"),
     ],
 )
