@@ -83,12 +83,16 @@ def as_array(name: str, value: ArrayLike, *, dtype: object = None) -> Array:
         floating = jnp.issubdtype(array.dtype, jnp.floating) and not isinstance(value, list | tuple)
         dtype = jax.dtypes.canonicalize_dtype(array.dtype if floating else float)
     if not traced:
-        with np.errstate(over="ignore"):
-            array = array.astype(dtype)
-        bad = array.size - np.count_nonzero(np.isfinite(array))
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = array.astype(dtype, copy=False)
+            total = np.sum(array)
+        # a sum of finite numbers may overflow: only then are they looked at one by one
+        bad = 0 if np.isfinite(total) else array.size - np.count_nonzero(np.isfinite(array))
         if bad:
             raise ValueError(f"{name} needs finite numbers, got {bad} NaN or infinite entries")
-    return jnp.asarray(array, dtype)
+    if isinstance(value, jax.Array):
+        return value.astype(dtype)
+    return jnp.array(array)  # a copy: jnp.asarray would follow later changes of the caller's array
 
 
 def as_nonnegative(name: str, value: ArrayLike, *, infinite: bool = False) -> float | Array:
@@ -151,7 +155,7 @@ def as_inputs(
 
 def _check_norms(name: str, points: np.ndarray, forbid_zero: bool) -> None:
     with np.errstate(over="ignore", under="ignore"):
-        squares = np.sum(points * points, axis=1)
+        squares = np.einsum("nd,nd->n", points, points)  # no array of all squares
     if not np.all(np.isfinite(squares)):
         row = int(np.argmin(np.isfinite(squares)))
         raise ValueError(

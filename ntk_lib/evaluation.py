@@ -10,9 +10,9 @@ and F is a recursion over the layers. ``evaluate`` fills the matrix of K:
   blocks on and above the diagonal are computed;
 - through the angle where it decides alone: when all points have one norm, or when σ is homogeneous
   and β = 0 and the norms are factors. Then F is a function of ρ = k/√(ab), and a polynomial that
-  agrees with the recursion at 64 places replaces it; its cost does not depend on the depth. The
-  variable is s = √(1 − |ρ|), one polynomial for each sign of ρ. In ρ itself the kernel of ReLU has
-  root singularities at ±1; in s it is analytic (1 − cos θ = 2 sin²(θ/2)), so a Chebyshev
+  agrees with the recursion at 32 or 64 places replaces it, whose cost does not depend on the depth.
+  The variable is s = √(1 − |ρ|), one polynomial for each sign of ρ. In ρ itself the kernel of ReLU
+  has root singularities at ±1; in s it is analytic (1 − cos θ = 2 sin²(θ/2)), so a Chebyshev
   interpolant converges geometrically (Trefethen 2013, chapter 8);
 - on many devices, each of which computes and holds its part.
 """
@@ -37,7 +37,7 @@ Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 """F: (moments of the first layer, σ, gain, β, depth) to the kernel, entry by entry."""
 
 BLOCK = 512  # rows and columns of a block: 1 MB in float32, which a core's cache holds
-NODES = 64  # places where the recursion is run to find the polynomials
+NODES = (32, 64)  # places where the recursion is run to find the polynomials: enough, or more
 WORTH = 2**19  # entries × layers from which the polynomials repay their making, about a millisecond
 LONG = 400  # blocks from which a progress bar is shown, about two seconds
 
@@ -147,7 +147,8 @@ def _coefficients(
 ) -> Float[np.ndarray, "2 terms"] | None:
     """Chebyshev coefficients of F(q, q, qρ) in s for ρ ≥ 0 and for ρ < 0; None if too many.
 
-    As many as the rounding of the setting's dtype asks for, computed in float64.
+    Computed in float64, as many as the rounding of the setting's dtype asks for. Where the angle is
+    small the recursion itself knows 12 or 13 digits in float64, so no more are asked for.
     """
     eps = float(jnp.finfo(setting.gain.dtype).eps)
 
@@ -159,13 +160,14 @@ def _coefficients(
             numbers = Setting(*(np.float64(t) for t in setting[:2]), setting.depth, None)
             return np.asarray(_recursion_program(Moments(a, a, k), sigma, numbers, recursion))
 
-    c = np.abs(found := np.polynomial.chebyshev.chebinterpolate(at, NODES - 1)).max(axis=1)
-    left_out = np.cumsum(c[::-1])[::-1]  # what is lost at most by stopping before term m
-    terms = int(np.argmax(left_out <= max(eps / 4, 2e-14) * c.sum()))
-    if not np.all(np.isfinite(c)) or terms == 0 or terms > NODES - 8:
-        return None
-    terms = min(4 * -(-terms // 4), NODES)  # few different programs
-    return found[:terms].T
+    for nodes in NODES:
+        c = np.polynomial.chebyshev.chebinterpolate(at, nodes - 1)
+        size = np.abs(c).max(axis=1)
+        left_out = np.cumsum(size[::-1])[::-1] / size.sum()  # by stopping before each term
+        if left_out[-4] <= max(eps / 4, 2e-13):
+            terms = int(np.argmax(left_out <= eps / 4)) or nodes
+            return c[: 4 * -(-terms // 4)].T  # multiples of 4: few different programs
+    return None
 
 
 def _with_angle(

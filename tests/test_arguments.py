@@ -9,6 +9,7 @@ import pytest
 
 from ntk_lib.activations import as_activation
 from ntk_lib.arguments import (
+    as_array,
     as_inputs,
     as_nonnegative,
     as_positive,
@@ -27,6 +28,22 @@ def test_as_inputs_gives_float_arrays_of_one_dtype(no_hook, dtype):
     x, y = as_inputs(np.array([[1, 2]], np.int8), np.array([[0.5, 1.0]], np.float32))
     assert x.dtype == y.dtype
     np.testing.assert_array_equal(x, [[1, 2]])
+
+
+def test_later_changes_of_the_callers_array_do_not_reach_ours(no_hook, dtype):
+    # JAX may share the memory of a NumPy array that happens to be aligned
+    for offset in range(16):
+        mine = np.zeros(1016, dtype)[offset : offset + 1000]
+        array = as_array("x", mine)
+        mine[:] = 5
+        assert float(array[0]) == 0
+
+
+def test_finite_numbers_whose_sum_overflows_are_finite(no_hook):
+    big = np.full(100, 3e38, np.float32)
+    np.testing.assert_array_equal(as_array("x", big), big)
+    with pytest.raises(ValueError, match=r"^x needs finite numbers, got 2 NaN"):
+        as_array("x", np.array([np.inf, -np.inf, 1.0], np.float32))
 
 
 def test_as_inputs_keeps_low_precision_and_takes_the_wider_of_two(no_hook, x64):

@@ -1,0 +1,350 @@
+"""Blocks, interpolation in the angle and many devices: each must give what the recursion gives.
+
+The recursion itself is held against independent computations in test_limiting_ntk and
+test_wide_networks.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import NAMES, points
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntk_lib import evaluation
+from ntk_lib.activations import ACTIVATIONS, as_activation, leaky_relu, monomial, quadrature
+from ntk_lib.limiting_ntk import _ntk, ntk, recursive_ntk
+from ntk_lib.wide_networks import _nngp, nngp
+
+quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
+LEAKY = leaky_relu(0.2, 1.0)
+
+
+def named(value):
+    return getattr(value, "name", str(value))
+
+
+def sphere(n, d, dtype="float64", seed=0):
+    """Random points with ‖x‖² = d, to rounding in ``dtype``."""
+    x = points(n, d, seed=seed)
+    return (x * (math.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))).astype(dtype)
+
+
+_whole = jax.jit(evaluation.by_recursion, static_argnames=("recursion", "sigma", "depth"))
+
+
+def recursion_of(recursion, x, y=None, *, depth, activation="relu", gain=1.0, beta=0.1):
+    """The kernel in one piece and by the recursion alone."""
+    x, y = jnp.asarray(x), None if y is None else jnp.asarray(y)
+    sigma, numbers = as_activation(activation), {"gain": gain, "beta": beta}
+    return np.asarray(_whole(recursion, x, y, sigma=sigma, depth=depth, **numbers))
+
+
+@pytest.fixture
+def always_by_angle(monkeypatch):
+    monkeypatch.setattr(evaluation, "WORTH", 0)
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """How many terms the polynomials had, call by call; None where the recursion was used."""
+    record = []
+    real = evaluation._in_blocks
+
+    def spy(left, right, setting, *rest):
+        record.append(None if setting.coefficients is None else setting.coefficients.shape[1])
+        return real(left, right, setting, *rest)
+
+    monkeypatch.setattr(evaluation, "_in_blocks", spy)
+    return record
+
+
+# ---------------------------------------------------------------- blocks
+
+
+@pytest.mark.parametrize("path", ["recursion", "angle"])
+def test_blocks_put_together_are_the_whole(path, dtype, monkeypatch, used):
+    monkeypatch.setattr(evaluation, "BLOCK", 7)
+    monkeypatch.setattr(evaluation, "WORTH", 0 if path == "angle" else math.inf)
+    x, y = sphere(20, 3, dtype), sphere(9, 3, dtype, seed=1)
+    options = {"depth": 3, "gain": 1.5, "beta": 0.2}
+    for kernel, recursion in ((ntk, _ntk), (nngp, _nngp)):
+        gram, pair = (recursion_of(recursion, x, t, **options) for t in (None, y))
+        # no two entries are alike: a block in a wrong place, or left out, would show
+        assert len(np.unique(np.round(pair, 6))) == pair.size
+        tolerance = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps * gram.max()}
+        for n in (1, 7, 8, 14, 20):
+            found = np.asarray(kernel(x[:n], **options))
+            np.testing.assert_array_equal(found, found.T)
+            np.testing.assert_allclose(found, gram[:n, :n], **tolerance)
+            np.testing.assert_allclose(kernel(x[:n], y, **options), pair[:n], **tolerance)
+        np.testing.assert_allclose(kernel(y, x, **options), pair.T, **tolerance)
+    assert all((terms is not None) == (path == "angle") for terms in used)
+    assert len(used) == 22
+
+
+@pytest.mark.parametrize("name", [*NAMES, LEAKY], ids=named)
+@pytest.mark.parametrize("n", [513, 700])
+def test_a_gram_of_several_blocks_is_exactly_symmetric(name, n):
+    # at the true block size: vectorised loops and their remainders round differently
+    for x in (points(n, 5, dtype="float32"), sphere(n, 5, "float32")):
+        gram = np.asarray(ntk(x, depth=3, activation=name, gain=1.5))
+        np.testing.assert_array_equal(gram, gram.T)
+        assert np.all(np.isfinite(gram))
+
+
+@pytest.mark.parametrize("n", [1, 511, 512, 513, 1024, 1025, 5000])
+def test_blocks_have_one_size_and_cover_every_row(n):
+    starts, size = evaluation._starts(n)
+    assert size <= evaluation.BLOCK
+    assert sorted({row for start in starts for row in range(start, start + size)}) == list(range(n))
+    assert len(starts) == -(-n // evaluation.BLOCK)
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+def test_a_block_needs_little_memory_beside_the_result(depth):
+    # 512 × 512 in float32 is 1 MiB; the recursion holds Θ, k and what one layer needs
+    x = jax.ShapeDtypeStruct((4096, 16), "float32")
+    vector, index = (jax.ShapeDtypeStruct((4096,), t) for t in ("float32", "int32"))
+    number = jax.ShapeDtypeStruct((), "float32")
+    sides = evaluation.Points(x, vector, vector, vector, index, vector)
+    whole = jax.ShapeDtypeStruct((), "int32")
+    table = jax.ShapeDtypeStruct((2, 24), "float32")
+    for coefficients in (None, table):
+        setting = evaluation.Setting(number, number, whole, coefficients)
+        lowered = evaluation._block_at.lower(
+            sides, sides, (0, 0), setting,
+            shape=(512, 512), recursion=_ntk, sigma=ACTIVATIONS["relu"],
+        )  # fmt: skip
+        assert lowered.compile().memory_analysis().temp_size_in_bytes < 8 * 2**20
+
+
+def test_the_result_is_filled_in_place():
+    kernel, block = jax.ShapeDtypeStruct((4096, 4096), "f4"), jax.ShapeDtypeStruct((512, 512), "f4")
+    memory = evaluation._insert.lower(kernel, block, (0, 0), twice=True).compile().memory_analysis()
+    assert memory.alias_size_in_bytes == 4096 * 4096 * 4
+    assert memory.temp_size_in_bytes <= 2 * 512 * 512 * 4
+
+
+@pytest.mark.parametrize(("n", "shown"), [(7 * 27, False), (7 * 28, True)])
+def test_long_work_shows_a_progress_bar_and_short_work_none(n, shown, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "BLOCK", 7)
+    ntk(points(n, 2, dtype="float32"), depth=2)  # 27·28/2 = 378 blocks, 28·29/2 = 406
+    said = capsys.readouterr().err
+    assert ("kernel" in said and "406/406" in said) == shown
+    assert bool(said) == shown
+
+
+# ---------------------------------------------------------------- the angle
+
+DEPTHS = [2, 3, 5, 10, 20]
+
+
+def angles_of(gaps, dtype="float64"):
+    """(1, 0)·√2 and points at the given angles from it: ‖x‖² = d."""
+    return (math.sqrt(2) * np.stack([np.cos(gaps), np.sin(gaps)], axis=1)).astype(dtype)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("activation", ["relu", LEAKY, "erf", "sin", "cos"], ids=named)
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_the_polynomials_are_the_recursion_to_rounding(
+    activation, depth, beta, x64, always_by_angle, used
+):
+    # deep kernels of sines of large variance fall too fast for 64 terms: gain 0.8 for them
+    gain = 2.0 if activation in ("relu", LEAKY) else 0.8
+    x = angles_of(np.concatenate([np.linspace(0.01, np.pi, 200), [1e-3, 1e-4]]))
+    options = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
+    for kernel, recursion in ((ntk, _ntk), (nngp, _nngp)):
+        found = np.asarray(kernel(x[:1], x, **options))
+        expected = recursion_of(recursion, x[:1], x, **options)
+        # what the recursion knows itself: at the angle θ it has cos θ to ε, so θ to ε/θ, each layer
+        assert np.abs(found - expected).max() < 1e-12 * depth * np.abs(expected).max()
+    assert None not in used
+
+
+def test_the_polynomials_are_the_closed_form_of_one_layer(x64, always_by_angle, used):
+    # Θ(u) = u κ₀ + κ₁ without bias, gain 2, unit inputs times √d: no recursion on this side
+    gaps = np.concatenate([np.linspace(0.0, np.pi, 301), 10.0 ** -np.arange(1, 6)])
+    x = angles_of(gaps)
+    kappa_0 = (np.pi - gaps) / np.pi
+    kappa_1 = (np.sin(gaps) + (np.pi - gaps) * np.cos(gaps)) / np.pi
+    found = np.asarray(ntk(x[:1], x, depth=2, gain=2.0, beta=0.0))[0]
+    # cos θ is known to ε: within ε/θ = 1e-11 at the smallest angle, √ε where points coincide
+    error = np.abs(found - (np.cos(gaps) * kappa_0 + kappa_1))
+    assert error[gaps > 1e-2].max() < 1e-13
+    assert error.max() < math.sqrt(8 * np.finfo(float).eps)
+    assert used == [used[0]]
+    assert 0 < used[0] <= 40
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("activation", ["relu", LEAKY, "erf", "sin"], ids=named)
+def test_in_float32_the_angle_is_as_exact_as_the_recursion(activation, depth, always_by_angle):
+    x, gain = sphere(60, 50, "float32"), 2.0 if activation in ("relu", LEAKY) else 0.8
+    options = {"depth": depth, "activation": activation, "gain": gain}
+    found = np.asarray(ntk(x, **options))
+    with jax.enable_x64(True):
+        exact = recursion_of(_ntk, x.astype(float), **options)
+    assert np.max(np.abs(found - exact)) < 10 * np.finfo("float32").eps * exact.max()
+    if activation == "relu":  # entry by entry too; the other kernels change their sign
+        assert np.max(np.abs(found - exact) / exact) < 1e-5
+    np.testing.assert_allclose(np.diag(found), np.diag(exact), rtol=8 * depth * 1.2e-7)
+
+
+def test_norms_are_factors_for_a_homogeneous_activation_without_bias(x64, always_by_angle, used):
+    x, y = points(12, 4), points(9, 4, seed=3)
+    for activation in ("relu", LEAKY):
+        options = {"depth": 6, "activation": activation, "gain": 1.7, "beta": 0.0}
+        expected = recursion_of(_ntk, x, y, **options)
+        scale = np.outer(*(np.linalg.norm(t, axis=1) for t in (x, y)))
+        error = np.abs(np.asarray(ntk(x, y, **options)) - expected) / scale
+        assert error.max() < 1e-12
+        gram = np.asarray(ntk(x, **options))
+        np.testing.assert_allclose(
+            gram, recursion_of(_ntk, x, **options), rtol=1e-11, atol=1e-12 * scale.max()
+        )
+    assert None not in used
+
+
+CASES = {  # what the angle decides, and what it does not
+    "one norm, bias": (sphere(5, 3), None, {}, True),
+    "one norm, erf": (sphere(5, 3), None, {"activation": "erf"}, True),
+    "one norm, tanh by quadrature": (
+        sphere(5, 3), None, {"activation": quadrature(jnp.tanh, nodes=20)}, True,
+    ),
+    "norms differ, no bias": (points(5, 3), None, {"beta": 0.0}, True),
+    "norms differ, bias": (points(5, 3), None, {}, False),
+    "norms differ, erf, no bias": (points(5, 3), None, {"activation": "erf", "beta": 0.0}, False),
+    "norms differ, z² by Isserlis, no bias": (
+        points(5, 3), None, {"activation": monomial(2), "beta": 0.0}, False,
+    ),
+    "two sets of one norm": (sphere(5, 3), sphere(4, 3, seed=1), {}, True),
+    "two sets of two norms": (sphere(5, 3), 2 * sphere(4, 3, seed=1), {}, False),
+    "a second set whose norms differ": (sphere(5, 3), points(4, 3), {}, False),
+    "a kink by quadrature": (
+        sphere(5, 3), None, {"activation": quadrature(lambda z: jnp.where(z > 0.3, z, 0.0))}, False,
+    ),
+    "a sine of large variance": (30 * sphere(5, 3), None, {"activation": "sin"}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_angle_is_used_where_it_decides_and_nowhere_else(case, x64, always_by_angle, used):
+    x, y, changed, by_angle = CASES[case]
+    options = {"depth": 3} | changed
+    found = np.asarray(ntk(x, y, **options))
+    assert [terms is not None for terms in used] == [by_angle]
+    expected = recursion_of(_ntk, x, y, **options)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+
+
+def test_norms_that_differ_by_rounding_count_as_one_and_by_more_do_not(always_by_angle, used):
+    x = sphere(40, 30, "float32")
+    ntk(x, depth=2)
+    nudged = x.copy()
+    nudged[7] *= np.float32(1 + 4e-6)
+    ntk(nudged, depth=2)
+    assert [terms is not None for terms in used] == [True, False]
+
+
+def test_little_work_is_left_to_the_recursion(used):
+    x = sphere(600, 3, "float32")
+    ntk(x[:400], depth=4)  # 400² · 3 = 480 000 < 2^19
+    ntk(x, depth=4)
+    assert [terms is not None for terms in used] == [False, True]
+
+
+def test_under_a_transformation_the_recursion_is_what_runs(x64, always_by_angle, used):
+    x = jnp.asarray(sphere(4, 3))
+    expected = recursion_of(_ntk, x, depth=3)
+    np.testing.assert_allclose(jax.jit(lambda t: ntk(t, depth=3))(x), expected, rtol=1e-13)
+    assert used == []
+
+
+def test_the_reference_is_the_recursion_alone(x64, always_by_angle, used):
+    x, y = sphere(5, 3), points(4, 3)
+    options = {"depth": 4, "activation": LEAKY, "gain": 1.4, "beta": 0.2}
+    for other in (None, y):
+        expected = recursion_of(_ntk, x, other, **options)
+        np.testing.assert_allclose(recursive_ntk(x, other, **options), expected, rtol=1e-14)
+    assert used == []
+
+
+# ---------------------------------------------------------------- extreme inputs
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
+def test_inputs_from_1e_minus_12_to_1e12(name, beta, scale, dtype):
+    # one point of another size among them: neither √(ab) nor a² may leave the range of float32
+    x = (scale * points(9, 4)).astype(dtype)
+    x[4] = points(1, 4)[0]
+    options = {"depth": 3, "activation": name, "gain": 1.5, "beta": beta}
+    with jax.enable_x64(True):
+        exact = recursion_of(_ntk, x.astype(float), **options)
+    gram, pair = np.asarray(ntk(x, **options)), np.asarray(ntk(x, x[:3], **options))
+    np.testing.assert_array_equal(gram, gram.T)
+    size = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    assert np.all(np.isfinite(gram))
+    assert np.all(np.isfinite(pair))
+    eps = np.finfo(dtype).eps
+    kind = ACTIVATIONS[name]
+    if name in ("sin", "cos") and scale > 1:
+        return  # k enters an exponent: no digit of an off-diagonal entry survives its rounding
+    apart = ~np.eye(9, dtype=bool)
+    tolerance = 3 * math.sqrt(8 * eps) if kind.homogeneous else 1000 * eps
+    assert np.max(np.abs(gram - exact)[apart] / size[apart]) < tolerance
+    np.testing.assert_allclose(np.diag(gram), np.diag(exact), rtol=100 * eps)
+
+
+@quick
+@given(
+    exponents=st.lists(st.floats(-12, 12), min_size=4, max_size=4),
+    name=st.sampled_from(["relu", "leaky_relu", "erf"]),
+    beta=st.sampled_from([0.0, 0.1]),
+)
+def test_points_of_any_size_give_a_positive_semidefinite_gram(exponents, name, beta):
+    x = points(4, 3) * 10.0 ** np.array(exponents)[:, None]
+    with jax.enable_x64(True):
+        gram = np.asarray(ntk(x, depth=3, activation=name, gain=1.5, beta=beta))
+    # scaled to a unit diagonal, or the largest point would hide the others
+    root = np.sqrt(np.diag(gram))
+    assert np.linalg.eigvalsh(gram / root / root[:, None]).min() > -1e-7
+
+
+# ---------------------------------------------------------------- many devices
+
+
+def test_the_gram_on_eight_devices_is_that_on_one():
+    script = Path(__file__).parent / "eight_devices.py"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", script], env=os.environ | flags, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "all as on one device"
+
+
+@pytest.mark.parametrize(
+    ("mesh", "n", "error", "says"),
+    [
+        ("eight", 4, TypeError, "mesh needs a jax.sharding.Mesh, got str"),
+        ((1, 1, 1), 4, ValueError, r"mesh needs one or two axes, got \('a', 'b', 'c'\)"),
+    ],
+)
+def test_a_mesh_of_another_kind_is_refused(no_hook, mesh, n, error, says):
+    if isinstance(mesh, tuple):
+        mesh = jax.make_mesh(mesh, ("a", "b", "c"))
+    for kernel in (ntk, nngp):
+        with pytest.raises(error, match=f"^{says}"):
+            kernel(points(n, 2, dtype="float32"), depth=2, mesh=mesh)
