@@ -21,6 +21,7 @@ BOOK = REPO / "book"
 # The whole book's order, chapters that are still to come included: a module imports earlier ones.
 ORDER = [
     "kernels",
+    "tangent_kernels",
     "gradient_flow",
     "wide_networks",
     "lazy",
