@@ -179,7 +179,7 @@ def _upper_rows(kernel: Callable[..., Array], signals: PyTree, *, axis: int) -> 
     return jnp.concatenate(rows)
 
 
-@functools.partial(jax.jit, static_argnames=("sigma", "outputs"))
+@functools.partial(jax.jit, static_argnames=("sigma", "outputs", "mirror"))
 def _mlp_ntk(
     params: Sequence[Layer],
     x: Array,
@@ -189,6 +189,7 @@ def _mlp_ntk(
     *,
     sigma: Activation,
     outputs: str = "full",
+    mirror: bool = True,
 ) -> Float[Array, "n m *kk"]:
     k = len(params[-1].b)
     kernel = functools.partial(
@@ -203,7 +204,7 @@ def _mlp_ntk(
         theta = _upper_rows(kernel, left, axis=2 if outputs == "full" and k > 1 else 1)
     if theta.ndim == 4:
         theta = theta.transpose(0, 2, 1, 3)
-    return upper_mirrored(theta) if y is None else theta
+    return upper_mirrored(theta) if mirror and y is None else theta
 
 
 def mlp_ntk(
@@ -219,12 +220,12 @@ def mlp_ntk(
     """The NTK of a multilayer perceptron, layer by layer, holding no Jacobian.
 
     ``params`` as ``init`` draws them, ``x`` of shape (n, d), ``y`` (m, d); without ``y`` the kernel
-    of ``x`` with itself, symmetric to the last bit. ``outputs`` as for ``empirical_ntk``: "full"
-    gives (n, m, k, k) for k > 1 outputs and (n, m) for one, "trace" (n, m), "diagonal" (n, m, k).
-    The units are those of f². Equal to ``empirical_ntk`` of ``apply`` to rounding. Costs one
-    forward and one backward pass and for each layer a Gram of the signals, n·m·width·k
-    multiplications for trace and diagonal and k times that for the full kernel; beyond the weights
-    it holds arrays of n × k × width.
+    of ``x`` with itself, symmetric to the last bit (inside ``jit`` to rounding). ``outputs`` as for
+    ``empirical_ntk``: "full" gives (n, m, k, k) for k > 1 outputs and (n, m) for one, "trace"
+    (n, m), "diagonal" (n, m, k), in the units of f² (weights have none). Equal to ``empirical_ntk``
+    of ``apply`` to rounding. Costs one forward and one backward pass and for each layer a Gram of
+    the signals: n·m·width·k multiplications for trace and diagonal, k times that for the full
+    kernel. Beyond the weights and the result it holds arrays of n × k × width.
 
     Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse, for
     inputs that do not have the network's dimension and for another word in ``outputs``.
@@ -240,7 +241,8 @@ def mlp_ntk(
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
     gain, beta = jnp.asarray(gain, dtype), jnp.asarray(beta, dtype)
-    return _mlp_ntk(params, x, y, gain, beta, sigma=sigma, outputs=outputs)
+    theta = _mlp_ntk(params, x, y, gain, beta, sigma=sigma, outputs=outputs, mirror=False)
+    return upper_mirrored(theta) if y is None else theta  # a program of its own: see there
 
 
 # ---------------------------------------------------------------- what the chapter measures

@@ -182,13 +182,15 @@ def _cut(points: Array, size: int) -> Array:
     return points[index].reshape(blocks, size, *points.shape[1:])
 
 
+@jax.jit
 def upper_mirrored(theta: Float[Array, "n n *kk"]) -> Float[Array, "n n *kk"]:
     """Θ with its lower part replaced: Θ[i, j, a, b] = Θ[j, i, b, a] to the last bit.
 
     ``theta`` has shape (n, n), (n, n, k) or (n, n, k, k), and so has the result. What stands where
     i > j is not looked at; where i = j the result is the mean of Θ[i, i] and its transpose.
     """
-    # else XLA may compute the transpose of a product as a product, with another rounding
+    # XLA may compute the transpose of a product as a product, with another rounding, where both
+    # are in one program: therefore it is a program of its own, and inside another this is a hint
     theta = jax.lax.optimization_barrier(theta)
     shape = (len(theta), len(theta), *[1] * (theta.ndim - 2))
     row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
@@ -202,6 +204,8 @@ def upper_mirrored(theta: Float[Array, "n n *kk"]) -> Float[Array, "n n *kk"]:
 def _kernel(
     f: Callable, params: PyTree, x: Array, y: Array | None, *, outputs: str, plan: _Plan, dtype
 ) -> Array:
+    """Θ by the plan; without ``y`` what stands below the diagonal may be left out, as zero."""
+
     def pair(jacobian: PyTree, points: Array) -> Array:
         if plan.products:
             return _push(f, params, jacobian, points, outputs).astype(dtype)
@@ -211,9 +215,8 @@ def _kernel(
     if plan[1:] == (len(x), len(others)):  # a single block
         jacobian = _jacobian(f, params, x)
         if y is None and not plan.products:
-            return upper_mirrored(_contract(jacobian, jacobian, dtype, outputs))
-        theta = pair(jacobian, others)
-        return upper_mirrored(theta) if y is None else theta
+            return _contract(jacobian, jacobian, dtype, outputs)
+        return pair(jacobian, others)
     columns = _cut(others, plan.columns)
 
     def row(block: tuple[Array, Array]) -> Array:
@@ -236,8 +239,7 @@ def _kernel(
     theta = jax.lax.map(row, (jnp.arange(len(rows)), rows))  # (blocks, blocks, b, c, …)
     theta = jnp.moveaxis(theta, 2, 1)
     theta = theta.reshape(len(rows) * plan.rows, len(columns) * plan.columns, *theta.shape[4:])
-    theta = theta[: len(x), : len(others)]
-    return upper_mirrored(theta) if y is None else theta
+    return theta[: len(x), : len(others)]
 
 
 def empirical_ntk(
@@ -253,7 +255,8 @@ def empirical_ntk(
 
     ``f(params, x)`` maps a batch (n, …) to outputs (n,) or (n, k); ``params`` is a pytree of float
     arrays, ``x`` and ``y`` are batches of n and m points of any dtype; without ``y`` the kernel of
-    ``x`` with itself, symmetric to the last bit. The units are those of f² over those of w².
+    ``x`` with itself, symmetric to the last bit (inside ``jit`` to rounding). The units are those
+    of f² over those of w².
     ``outputs`` says what is kept of the k outputs:
 
     - "full": Θ_ab, shape (n, m, k, k), and (n, m) for one output (``as_matrix`` makes it a matrix);
@@ -292,6 +295,7 @@ def empirical_ntk(
     k = math.prod(out.shape[1:])
     plan = _plan(f, params, x, len(x if y is None else y), k, outputs, method)
     theta = _kernel(f, params, x, y, outputs=outputs, plan=plan, dtype=out.dtype)
+    theta = upper_mirrored(theta) if y is None else theta
     return theta[:, :, 0, 0] if outputs == "full" and k == 1 else theta
 
 

@@ -216,10 +216,10 @@ def test_what_has_the_right_sign_and_symmetry_passes(no_hook, x64):
 
 def test_as_choice_takes_one_of_the_words(no_hook):
     assert as_choice("kind", "b", ("a", "b")) == "b"
-    with pytest.raises(ValueError, match="^kind needs one of a, b, got 'c'"):
+    with pytest.raises(ValueError, match=r"^kind needs one of a, b, got 'c'"):
         as_choice("kind", "c", ("a", "b"))
     for value in (None, 1, ["a"]):
-        with pytest.raises(TypeError, match="^kind needs one of a, b, got"):
+        with pytest.raises(TypeError, match=r"^kind needs one of a, b, got"):
             as_choice("kind", value, ("a", "b"))
 
 
