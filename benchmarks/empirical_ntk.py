@@ -12,7 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ntk_lib.limiting_ntk import empirical_ntk, mlp_ntk
+from ntk_lib.limiting_ntk import mlp_ntk
+from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import apply, init
 
 POINTS, REPEATS = 200, 5
@@ -34,7 +35,7 @@ def alternate(*functions: Callable[[], jax.Array]) -> list[float]:
 def main() -> None:
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}, {platform.machine()}")
     x = jax.random.normal(jax.random.key(0), (POINTS, 2))
-    by_jacobian = jax.jit(lambda p: empirical_ntk(lambda q, t: apply(q, t)[:, 0], p, x))
+    by_jacobian = jax.jit(lambda p: empirical_ntk(apply, p, x, method="contraction"))
     for width in (128, 256, 512):
         params = init((2, width, width, 1), key=jax.random.key(width))
         fast, slow = alternate(lambda p=params: mlp_ntk(p, x), lambda p=params: by_jacobian(p))

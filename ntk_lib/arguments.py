@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 __all__ = [
     "as_array",
+    "as_choice",
     "as_inputs",
     "as_nonnegative",
     "as_number",
+    "as_params",
     "as_positive",
     "as_symmetric",
     "as_whole",
@@ -62,6 +64,18 @@ def as_whole(name: str, value: object, *, least: int, meaning: str = "") -> int:
         floor = "0 or more" if least == 0 else f"at least {least}"
         raise ValueError(f"{name} needs to be {floor}{meaning}, got {value}")
     return int(value)
+
+
+def as_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """``value`` as one of the words ``choices``.
+
+    Raises ``TypeError`` for what is no string, ``ValueError`` for another word.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} needs one of {', '.join(choices)}, got {value!r}")
+    if value not in choices:
+        raise ValueError(f"{name} needs one of {', '.join(choices)}, got {value!r}")
+    return value
 
 
 def as_array(name: str, value: ArrayLike, *, dtype: object = None) -> Array:
@@ -167,6 +181,22 @@ def _check_norms(name: str, points: np.ndarray, forbid_zero: bool) -> None:
             f"{name} needs nonzero points when beta is 0 (this kernel takes angles), got a squared "
             f"norm of zero in row {int(np.argmin(squares))}"
         )
+
+
+def as_params(params: PyTree) -> PyTree:
+    """The pytree with each leaf, a float array or a Python number, as a JAX array.
+
+    Raises ``TypeError`` for a leaf that is not real and floating, ``ValueError`` for no leaf.
+    """
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise ValueError("params needs at least one array, got an empty pytree")
+    for leaf in leaves:
+        number = isinstance(leaf, int | float | complex)
+        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
+        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(f"params needs float arrays, got {kind}")
+    return jax.tree.map(lambda w: jnp.asarray(w, jnp.result_type(w)), params)
 
 
 def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float]:

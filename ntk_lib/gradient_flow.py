@@ -1,11 +1,11 @@
-"""Training as a flow: gradient descent, its limit of small steps, and the tangent kernel.
+"""Training as a flow: gradient descent, and its limit of small steps.
 
 Serves the chapter ``gradient_flow``. With the cost C(w) of parameters w and u = f - y the residual
 on N points, for the least squares C = ‖u‖²/(2N):
 
     descent           w ← w - η ∇C(w)                     gradient_descent, descent_path
     flow              dw/dt = -∇C(w)                      gradient_flow
-    in function space du/dt = -(1/N) Θ u                  empirical_ntk is Θ
+    in function space du/dt = -(1/N) Θ u                  Θ is tangent_kernels.empirical_ntk
     a kernel at rest  u' = -K u, u(t) = e^(-Kt) u(0)      linear_flow, K = Θ/N
     its descent       u(s) = (I - ηK)^s u(0)              linear_descent, critical_rate = 2/λ_max
 """
@@ -21,13 +21,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from ntk_lib.arguments import as_array, as_positive, as_symmetric, as_whole
+from ntk_lib.arguments import as_array, as_params, as_positive, as_symmetric, as_whole
 
 __all__ = [
     "Training",
     "critical_rate",
     "descent_path",
-    "empirical_ntk",
     "gradient_descent",
     "gradient_flow",
     "linear_descent",
@@ -37,24 +36,11 @@ __all__ = [
 # ---------------------------------------------------------------- arguments
 
 
-def _as_params(params: PyTree) -> PyTree:
-    """The pytree with each leaf, a float array or a Python number, as a JAX array."""
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise ValueError("params needs at least one array, got an empty pytree")
-    for leaf in leaves:
-        number = isinstance(leaf, int | float | complex)
-        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
-        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"params needs float arrays, got {kind}")
-    return jax.tree.map(lambda w: jnp.asarray(w, jnp.result_type(w)), params)
-
-
 def _as_cost(cost: Callable[[Any], Array], params: PyTree) -> PyTree:
     """``params`` as arrays, once ``cost`` is known to give one real number for them."""
     if not callable(cost):
         raise TypeError(f"cost needs a function of params, got {type(cost).__name__}")
-    params = _as_params(params)
+    params = as_params(params)
     out = jax.eval_shape(cost, params)
     if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
         got = f"shape {out.shape} of {out.dtype}" if hasattr(out, "shape") else type(out).__name__
@@ -257,54 +243,3 @@ def critical_rate(kernel: Float[ArrayLike, "n n"]) -> Float[Array, ""]:
                 f"got eigenvalues from {low:.3g} to {high:.3g}"
             )
     return 2 / values[-1]
-
-
-# ---------------------------------------------------------------- the tangent kernel
-
-
-def _batch(name: str, value: ArrayLike) -> Array:
-    """Inputs of any kind, one a row: pixels and tokens keep their dtype."""
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
-    if array.ndim == 0 or len(array) == 0:
-        raise ValueError(f"{name} needs at least one input, one a row, got shape {array.shape}")
-    return array
-
-
-def empirical_ntk(
-    f: Callable[[Any, Array], Array],
-    params: PyTree,
-    x: ArrayLike,
-    y: ArrayLike | None = None,
-) -> Float[Array, "n m *kk"]:
-    """The NTK of any function at ``params``: the sum over parameters of ∂f(x)/∂w · ∂f(x')/∂w.
-
-    ``f(params, x)`` maps a batch (n, …) to outputs (n,) or (n, k); ``params`` is a pytree of float
-    arrays. Returns (n, m) for one output and (n, m, k, k) for k > 1 outputs. The Jacobian is held:
-    memory n·k·(number of parameters).
-
-    Raises ``TypeError`` when ``f`` is not callable or a parameter is not a float array,
-    ``ValueError`` when there are no parameters or f's output does not have one row an input.
-    """
-    if not callable(f):
-        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
-    params = _as_params(params)
-    x, y = _batch("x", x), None if y is None else _batch("y", y)
-
-    def jacobian(inputs: Array, name: str) -> list[Array]:
-        out = jax.eval_shape(f, params, inputs)
-        shape = getattr(out, "shape", None)
-        if shape is None or len(shape) not in (1, 2) or shape[0] != len(inputs):
-            raise ValueError(
-                f"f needs to map {name} of shape {inputs.shape} to ({len(inputs)},) or "
-                f"({len(inputs)}, outputs), got {out if shape is None else shape}"
-            )
-        jac = jax.jacrev(lambda p: f(p, inputs).reshape(len(inputs), -1))(params)
-        return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jac)]
-
-    left = jacobian(x, "x")
-    right = left if y is None else jacobian(y, "y")
-    theta = sum(jnp.einsum("nip,mjp->nmij", a, b) for a, b in zip(left, right, strict=True))
-    return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta

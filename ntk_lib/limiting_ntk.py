@@ -10,9 +10,9 @@ Three ways to compute it stand side by side, and the tests hold each against the
 
     Θ^(1) = Σ^(1),        Θ^(ℓ+1) = Θ^(ℓ)·Σ̇^(ℓ+1) + Σ^(ℓ+1),        Σ̇^(ℓ+1) = c·E[σ'(u)σ'(v)];
 
-``gradient_flow.empirical_ntk``, the definition, for any JAX function of a pytree of parameters; and
-``mlp_ntk``, the same number for a multilayer perceptron without a single Jacobian: the gradient of
-the output with respect to W^(ℓ) is the outer product of a backward signal δ^(ℓ+1) = ∂f/∂α̃^(ℓ+1)
+``tangent_kernels.empirical_ntk``, the definition, for any JAX function of a pytree of parameters;
+and ``mlp_ntk``, the same number for a multilayer perceptron without a single Jacobian: the gradient
+of the output with respect to W^(ℓ) is the outer product of a backward signal δ^(ℓ+1) = ∂f/∂α̃^(ℓ+1)
 and a forward signal α^(ℓ)/√n_ℓ, so a layer adds
 
     (α^(ℓ)(x)·α^(ℓ)(x')/n_ℓ + β²) · δ^(ℓ+1)(x)·δ^(ℓ+1)(x').
@@ -22,7 +22,9 @@ the spectrum on the circle.
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+import operator
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +32,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ntk_lib.activations import Activation, Moments, as_activation
 from ntk_lib.arguments import (
     as_array,
+    as_choice,
     as_inputs,
     as_whole,
     check_numbers,
     check_params,
 )
 from ntk_lib.evaluation import by_recursion, evaluate
+from ntk_lib.tangent_kernels import OUTPUTS, upper_mirrored
 from ntk_lib.wide_networks import (
     Layer,
     batch_of,
@@ -130,23 +134,75 @@ def _recursive_ntk(x, y, gain, beta, *, sigma: Activation, depth: int) -> Array:
 # ---------------------------------------------------------------- finite networks
 
 
+# Points times outputs from which on half a Gram is worth the copies that put it together.
+_LARGE = 1024
+
+
 def _signals(
     params: Sequence[Layer], x: Array, sigma: Activation, gain: Array, beta: Array
 ) -> tuple[list[Array], list[Array]]:
-    """Forward signals α^(ℓ), (n, n_ℓ), and backward signals δ^(ℓ+1), (n, n_L, n_(ℓ+1))."""
+    """Forward signals α^(ℓ), (n, n_ℓ), and backward signals δ^(ℓ+1), (n, n_L, n_(ℓ+1)).
+
+    There is one δ less: that of the output layer is the identity.
+    """
     pre = preactivations(params, x, activation=sigma, gain=gain, beta=beta)
     forward = [x] + [jnp.sqrt(gain) * sigma.function(z) for z in pre[:-1]]
-    outputs = pre[-1].shape[1]
-    delta = jnp.broadcast_to(jnp.eye(outputs, dtype=x.dtype), (len(x), outputs, outputs))
-    backward = [delta]
+    backward, above = [], None
     for (W, _), z in zip(params[:0:-1], pre[-2::-1], strict=True):
         slope = jax.jvp(sigma.function, (z,), (jnp.ones_like(z),))[1]
-        delta = (delta @ W) * (jnp.sqrt(gain / W.shape[1]) * slope)[:, None, :]
-        backward.append(delta)
+        above = jnp.expand_dims(W, 0) if above is None else above @ W
+        above = above * (jnp.sqrt(gain / W.shape[1]) * slope)[:, None, :]
+        backward.append(above)
     return forward, backward[::-1]
 
 
-@functools.partial(jax.jit, static_argnames="sigma")
+def _sum_of_layers(
+    left: tuple[list[Array], list[Array]],
+    right: tuple[list[Array], list[Array]],
+    beta: Array,
+    *,
+    k: int,
+    outputs: str,
+) -> Array:
+    """The kernel of two sets of signals: (n, m), (n, m, k) or, for "full", (n, k, m, k)."""
+    *forward, last = (
+        a @ b.T / a.shape[1] + beta**2 for a, b in zip(left[0], right[0], strict=True)
+    )
+    deltas = zip(left[1], right[1], strict=True)
+    if outputs == "trace":
+        layers = (
+            f * (a.reshape(len(a), -1) @ b.reshape(len(b), -1).T)
+            for f, (a, b) in zip(forward, deltas, strict=True)
+        )
+        return sum(layers, k * last)
+    if outputs == "diagonal":
+        layers = (
+            f[:, :, None] * jnp.einsum("nip,mip->nmi", a, b)
+            for f, (a, b) in zip(forward, deltas, strict=True)
+        )
+        return sum(layers, jnp.broadcast_to(last[:, :, None], (*last.shape, k)))
+    # one product of matrices a layer, and no copy of it with its axes in another order
+    total = last[:, None, :, None] * jnp.eye(k, dtype=last.dtype)[None, :, None, :]
+    for f, (a, b) in zip(forward, deltas, strict=True):
+        gram = a.reshape(-1, a.shape[2]) @ b.reshape(-1, b.shape[2]).T
+        total = total + f[:, None, :, None] * gram.reshape(total.shape)
+    return total
+
+
+def _upper_rows(kernel: Callable[..., Array], signals: PyTree, *, axis: int) -> Array:
+    """``kernel`` on and above the diagonal, in four rows of blocks; ``axis`` counts the columns."""
+    points = len(signals[0][0])
+    rows = []
+    for start, end in itertools.pairwise(points * i // 4 for i in range(5)):
+        block = kernel(
+            jax.tree.map(operator.itemgetter(slice(start, end)), signals),
+            jax.tree.map(operator.itemgetter(slice(start, None)), signals),
+        )
+        rows.append(jnp.pad(block, [(start * (i == axis), 0) for i in range(block.ndim)]))
+    return jnp.concatenate(rows)
+
+
+@functools.partial(jax.jit, static_argnames=("sigma", "outputs", "mirror"))
 def _mlp_ntk(
     params: Sequence[Layer],
     x: Array,
@@ -155,16 +211,23 @@ def _mlp_ntk(
     beta: Array,
     *,
     sigma: Activation,
+    outputs: str = "full",
+    mirror: bool = True,
 ) -> Float[Array, "n m *kk"]:
+    k = len(params[-1].b)
+    kernel = functools.partial(
+        _sum_of_layers, beta=beta, k=k, outputs="trace" if outputs == "full" and k == 1 else outputs
+    )
     left = _signals(params, x, sigma, gain, beta)
-    right = left if y is None else _signals(params, y, sigma, gain, beta)
-    theta = jnp.zeros((), x.dtype)
-    for alpha, delta, alpha_y, delta_y in zip(*left, *right, strict=True):
-        forward = alpha @ alpha_y.T / alpha.shape[1] + beta**2
-        backward = jnp.einsum("nip,mjp->nmij", delta, delta_y)
-        layer = forward[:, :, None, None] * backward
-        theta = layer if theta.ndim == 0 else theta + layer
-    return theta[:, :, 0, 0] if theta.shape[2:] == (1, 1) else theta
+    if y is not None:
+        theta = kernel(left, _signals(params, y, sigma, gain, beta))
+    elif len(x) * k < _LARGE:
+        theta = kernel(left, left)
+    else:
+        theta = _upper_rows(kernel, left, axis=2 if outputs == "full" and k > 1 else 1)
+    if theta.ndim == 4:
+        theta = theta.transpose(0, 2, 1, 3)
+    return upper_mirrored(theta) if mirror and y is None else theta
 
 
 def mlp_ntk(
@@ -175,25 +238,34 @@ def mlp_ntk(
     activation: str | Activation = "relu",
     gain: float = 1.0,
     beta: float = 0.1,
+    outputs: str = "full",
 ) -> Float[Array, "n m *kk"]:
     """The NTK of a multilayer perceptron, layer by layer, holding no Jacobian.
 
-    ``params`` as ``init`` draws them, ``x`` of shape (n, d), ``y`` (m, d). Returns (n, m) for one
-    output and (n, m, k, k) for k > 1, equal to ``empirical_ntk`` of ``apply`` to rounding. Costs
-    one forward and one backward pass and a Gram of the signals of each layer; beyond the weights
-    it holds arrays of n × width.
+    ``params`` as ``init`` draws them, ``x`` of shape (n, d), ``y`` (m, d); without ``y`` the kernel
+    of ``x`` with itself, symmetric to the last bit (inside ``jit`` to rounding). ``outputs`` as for
+    ``empirical_ntk``: "full" gives (n, m, k, k) for k > 1 outputs and (n, m) for one, "trace"
+    (n, m), "diagonal" (n, m, k), in the units of f² (weights have none). Equal to ``empirical_ntk``
+    of ``apply`` to rounding. Costs one forward and one backward pass and for each layer a Gram of
+    the signals: n·m·width·k multiplications for trace and diagonal, k times that for the full
+    kernel. Beyond the weights and the result it holds arrays of n × k × width.
 
-    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse and
-    for inputs that do not have the network's dimension.
+    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse, for
+    inputs that do not have the network's dimension and for another word in ``outputs``.
+    Source: Novak, Sohl-Dickstein and Schoenholz 2022, section 3 (structured derivatives), for
+    dense layers.
     """
     sigma = as_activation(activation)
     check_params(params)
+    outputs = as_choice("outputs", outputs, OUTPUTS)
     gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
     x, y = as_inputs(x, y)
     check_dimension(params, x)
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
-    return _mlp_ntk(params, x, y, jnp.asarray(gain, dtype), jnp.asarray(beta, dtype), sigma=sigma)
+    gain, beta = jnp.asarray(gain, dtype), jnp.asarray(beta, dtype)
+    theta = _mlp_ntk(params, x, y, gain, beta, sigma=sigma, outputs=outputs, mirror=False)
+    return upper_mirrored(theta) if y is None else theta  # a program of its own: see there
 
 
 # ---------------------------------------------------------------- what the chapter measures

@@ -10,8 +10,10 @@ import pytest
 from ntk_lib.activations import as_activation
 from ntk_lib.arguments import (
     as_array,
+    as_choice,
     as_inputs,
     as_nonnegative,
+    as_params,
     as_positive,
     as_symmetric,
     check_numbers,
@@ -225,3 +227,42 @@ def test_what_has_the_right_sign_and_symmetry_passes(no_hook, x64):
     assert as_nonnegative("time", math.inf, infinite=True) == math.inf
     rounded = np.array([[1.0, 1 + 1e-15], [1.0, 1.0]])
     np.testing.assert_allclose(as_symmetric("gram", rounded), rounded)
+
+
+# ---------------------------------------------------------------- words and pytrees
+
+
+def test_as_choice_takes_one_of_the_words(no_hook):
+    assert as_choice("kind", "b", ("a", "b")) == "b"
+    with pytest.raises(ValueError, match=r"^kind needs one of a, b, got 'c'"):
+        as_choice("kind", "c", ("a", "b"))
+    for value in (None, 1, ["a"]):
+        with pytest.raises(TypeError, match=r"^kind needs one of a, b, got"):
+            as_choice("kind", value, ("a", "b"))
+
+
+def test_as_params_gives_arrays_and_keeps_dtypes_and_structure(no_hook, x64):
+    params = {"a": 2.0, "b": [np.ones(2, np.float32), jnp.ones((1, 3))]}
+    result = as_params(params)
+    assert jax.tree.structure(result) == jax.tree.structure(params)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(result))
+    assert [leaf.dtype.name for leaf in jax.tree.leaves(result)] == [
+        "float64",
+        "float32",
+        "float64",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "says"),
+    [
+        pytest.param([], ValueError, "at least one array, got an empty pytree", id="empty"),
+        pytest.param([1], TypeError, "float arrays, got int", id="integer"),
+        pytest.param([1j], TypeError, "float arrays, got complex", id="complex"),
+        pytest.param(["word"], TypeError, "float arrays, got str", id="word"),
+        pytest.param([np.ones(2, bool)], TypeError, "float arrays, got bool", id="boolean"),
+    ],
+)
+def test_as_params_refuses_what_is_not_real_and_floating(no_hook, params, error, says):
+    with pytest.raises(error, match=f"^params needs {says}"):
+        as_params(params)

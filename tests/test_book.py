@@ -22,6 +22,7 @@ BOOK = REPO / "book"
 # ones. What several chapters share and is too long for one of them has a module of its own.
 ORDER = [
     "kernels",
+    "tangent_kernels",
     "gradient_flow",
     "activations",
     "evaluation",

@@ -21,7 +21,7 @@ from cases import (
 )
 from scipy.linalg import expm
 
-from ntk_lib.gradient_flow import Training, empirical_ntk
+from ntk_lib.gradient_flow import Training
 from ntk_lib.lazy import (
     linearise,
     linearised_change,
@@ -30,6 +30,7 @@ from ntk_lib.lazy import (
     scaled,
     train,
 )
+from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import apply, init
 
 # ---------------------------------------------------------------- training

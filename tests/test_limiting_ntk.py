@@ -4,6 +4,7 @@ The limit is recomputed in NumPy one pair of points at a time; the empirical ker
 finite differences; finite networks against the limit by Monte Carlo.
 """
 
+import functools
 import itertools
 import math
 
@@ -29,8 +30,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
 
+from ntk_lib import limiting_ntk
 from ntk_lib.activations import ACTIVATIONS, leaky_relu, quadrature
-from ntk_lib.gradient_flow import empirical_ntk
 from ntk_lib.limiting_ntk import (
     _mlp_ntk,
     circle_spectrum,
@@ -39,6 +40,7 @@ from ntk_lib.limiting_ntk import (
     plot_on_circle,
     random_kernels,
 )
+from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import apply, init, nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
@@ -448,6 +450,44 @@ def test_mlp_ntk_is_the_empirical_ntk_for_every_activation(activation, dtype):
     assert_equal_to_rounding(*both_ways(params, x, y, **options), dtype)
 
 
+@pytest.mark.parametrize("outputs", ["full", "trace", "diagonal"])
+@pytest.mark.parametrize("large", [1, 10**6])
+@pytest.mark.parametrize("widths", [(3, 1), (3, 3), (3, 6, 1), (3, 6, 5, 4, 3)], ids=str)
+def test_mlp_ntk_keeps_the_outputs_asked_for(widths, large, outputs, monkeypatch, x64):
+    # 11 points: the four rows of blocks of a large kernel are not of one size
+    monkeypatch.setattr(limiting_ntk, "_LARGE", large)
+    params, x, y = init(widths, key=KEY), points(11, 3), points(4, 3, seed=1)
+    options = {"gain": 1.7, "beta": 0.3}
+    k = widths[-1]
+
+    # not the compiled function, which would not see the changed constant
+    kernel = functools.partial(_mlp_ntk.__wrapped__, sigma=ACTIVATIONS["relu"], outputs=outputs)
+    gain, beta = jnp.asarray(1.7), jnp.asarray(0.3)
+    for other in (None, y):
+        theta = np.asarray(jax.jit(kernel)(params, x, other, gain, beta))
+        full = empirical_ntk(lambda p, t: apply(p, t, **options), params, x, other)
+        full = np.asarray(full).reshape(*full.shape[:2], k, k)
+        expected = {
+            "full": full if k > 1 else full[:, :, 0, 0],
+            "trace": np.einsum("nmii->nm", full),
+            "diagonal": np.einsum("nmii->nmi", full),
+        }[outputs]
+        assert_equal_to_rounding(theta, expected, "float64")
+        public = mlp_ntk(params, x, other, outputs=outputs, **options)
+        assert_equal_to_rounding(public, expected, "float64")
+        if other is None:
+            swapped = np.swapaxes(public, 0, 1)
+            swapped = np.swapaxes(swapped, 2, 3) if public.ndim == 4 else swapped
+            np.testing.assert_array_equal(public, swapped)
+
+
+def test_mlp_ntk_of_many_points_is_symmetric_to_the_last_bit(dtype):
+    params = init((7, 33, 30, 10), key=KEY, dtype=dtype)
+    theta = np.asarray(mlp_ntk(params, points(110, 7, dtype=dtype)))
+    assert len(theta) * 10 > limiting_ntk._LARGE
+    np.testing.assert_array_equal(theta, theta.transpose(1, 0, 3, 2))
+
+
 def test_mlp_ntks_defaults_are_those_of_apply(x64):
     params, x = init((3, 6, 1), key=KEY), jnp.asarray(points(4, 3))
     np.testing.assert_allclose(mlp_ntk(params, x), empirical_ntk(apply, params, x), rtol=1e-12)
@@ -457,7 +497,7 @@ def test_mlp_ntk_with_a_copy_is_the_gram_and_swapping_transposes(x64):
     params, x = init((3, 6, 5, 2), key=KEY), points(4, 3)
     gram = np.asarray(mlp_ntk(params, x))
     np.testing.assert_allclose(mlp_ntk(params, x, x.copy()), gram, rtol=1e-12)
-    np.testing.assert_allclose(gram, gram.transpose(1, 0, 3, 2), rtol=1e-12)
+    np.testing.assert_array_equal(gram, gram.transpose(1, 0, 3, 2))
     pair, swapped = (np.asarray(mlp_ntk(params, *t)) for t in ((x, x[:3]), (x[:3], x)))
     np.testing.assert_allclose(pair, swapped.transpose(1, 0, 3, 2), rtol=1e-12)
 
@@ -687,7 +727,18 @@ def test_ntk_refuses_bad_arguments(no_hook, changed, error, says):
         ntk(**{"x": X, "y": X, "depth": 3} | changed)
 
 
-@pytest.mark.parametrize(("changed", "error", "says"), BAD_INPUT + BAD_NUMBERS + BAD_PARAMS)
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        *BAD_INPUT,
+        *BAD_NUMBERS,
+        *BAD_PARAMS,
+        pytest.param(
+            {"outputs": "all"}, ValueError, "outputs needs one of full, .* got 'all'", id="outputs"
+        ),
+        pytest.param({"outputs": None}, TypeError, "outputs needs .* got None", id="no-outputs"),
+    ],
+)
 def test_mlp_ntk_refuses_bad_arguments(no_hook, changed, error, says):
     with pytest.raises(error, match=f"^{says}"):
         mlp_ntk(**{"params": PARAMS, "x": X, "y": X} | changed)
