@@ -1,0 +1,319 @@
+"""Products, regression and dynamics without the kernel, held against the same with the kernel."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import KEY, points
+from scipy.linalg import expm
+
+from ntk_lib import scale
+from ntk_lib.kernels import rbf
+from ntk_lib.limiting_ntk import ntk
+from ntk_lib.scale import conjugate_gradients, flow, kernel_product, regression
+from ntk_lib.tangent_kernels import as_matrix, empirical_ntk, tangent_product
+from ntk_lib.wide_networks import apply, init
+
+TANGENT = functools.partial(ntk, depth=3, gain=2.0)
+N = 50
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 16: 50 points make three blocks and a part of one."""
+    monkeypatch.setattr(scale, "BLOCK", 16)
+
+
+def data(dtype="float64", columns=()):
+    x = points(N, 4, dtype=dtype)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x, np.random.default_rng(5).normal(size=(N, *columns)).astype(dtype)
+
+
+def held(x, y=None):
+    """The kernel in float64, whatever the points."""
+    with jax.enable_x64(True):
+        return np.asarray(TANGENT(x.astype(float), None if y is None else y.astype(float)))
+
+
+# ---------------------------------------------------------------- products
+
+
+@pytest.mark.parametrize("columns", [(), (1,), (3,)])
+def test_the_product_is_that_of_the_kernel(columns, dtype):
+    x, v = data(dtype, columns)
+    y = points(21, 4, seed=1, dtype=dtype)
+    rounding = 200 * np.finfo(dtype).eps
+    for other, w in ((None, v), (y, v[:21])):
+        product, kernel = kernel_product(TANGENT, x, w, other), held(x, other)
+        assert product.dtype == dtype
+        assert product.shape == (N, *columns)
+        bound = rounding * (np.abs(kernel) @ np.abs(w)).max()
+        np.testing.assert_allclose(product, kernel @ w, rtol=0, atol=bound)
+
+
+def test_no_block_is_larger_than_it_may_be_and_none_is_computed_twice():
+    x, v = data("float32")
+    asked = []
+
+    def kernel(x, y=None):
+        asked.append((len(x), len(x if y is None else y), y is None))
+        return TANGENT(x, y)
+
+    kernel_product(kernel, x, v)
+    assert max(max(rows, columns) for rows, columns, _ in asked) == 16
+    # four on the diagonal, as kernels of points with themselves, and six above it
+    assert [alone for *_, alone in asked].count(True) == 4
+    assert len(asked) == 10
+    asked.clear()
+    kernel_product(kernel, x, v[:20], x[:20])
+    assert sum(rows * columns for rows, columns, _ in asked) == N * 20
+    assert not any(alone for *_, alone in asked)
+
+
+def test_any_kernel_function_will_do(x64):
+    x, v = data()
+    kernel = functools.partial(rbf, bandwidth=0.7)
+    np.testing.assert_allclose(kernel_product(kernel, x, v), kernel(x) @ v, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- regression
+
+
+@pytest.mark.parametrize("landmarks", [0, 1, 20, N])
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+def test_regression_solves_the_system(ridge, landmarks, x64):
+    x, targets = data(columns=(2,))
+    kernel = held(x)
+    solution = regression(TANGENT, x, targets, ridge=ridge, landmarks=landmarks, key=KEY)
+    matrix = kernel + N * ridge * np.eye(N)
+    exact = np.linalg.solve(matrix, targets)
+    # a residual of 1e-10 is multiplied by at most the condition number
+    error = np.linalg.norm(solution.coefficients - exact) / np.linalg.norm(exact)
+    assert error < 1e-10 * np.linalg.cond(matrix)
+    left = np.linalg.norm(matrix @ solution.coefficients - targets) / np.linalg.norm(targets)
+    assert solution.residual == pytest.approx(left, rel=0.1)
+    assert left < 1e-9
+    assert solution.steps > 0
+
+
+def test_predictions_are_those_of_the_interpolant(x64):
+    x, targets = data()
+    new = points(7, 4, seed=9)
+    alpha = regression(TANGENT, x, targets).coefficients
+    expected = held(new, x) @ np.linalg.solve(held(x), targets)
+    np.testing.assert_allclose(kernel_product(TANGENT, new, alpha, x), expected, rtol=1e-6)
+    np.testing.assert_allclose(kernel_product(TANGENT, x, alpha), targets, atol=1e-8)
+
+
+def test_float32_points_reach_the_float32_tolerance():
+    x, targets = data("float32")
+    solution = regression(TANGENT, x, targets, ridge=1e-3)
+    exact = np.linalg.solve(held(x) + N * 1e-3 * np.eye(N), targets)
+    assert solution.coefficients.dtype == "float32"
+    assert solution.residual < 3e-5
+    error = np.linalg.norm(solution.coefficients - exact) / np.linalg.norm(exact)
+    assert error < 1e-3
+
+
+def test_landmarks_save_steps_and_all_of_them_solve_at_once(x64):
+    x, targets = data()
+    steps = {
+        count: regression(TANGENT, x, targets, landmarks=count, key=KEY).steps
+        for count in (0, 25, N)
+    }
+    assert steps[25] < steps[0] / 1.5
+    assert steps[N] <= 4
+
+
+def test_no_more_landmark_columns_than_asked_for_are_held():
+    x, targets = data("float32")
+    asked = []
+
+    def kernel(x, y=None):
+        asked.append((len(x), len(x if y is None else y)))
+        return TANGENT(x, y)
+
+    regression(kernel, x, targets, ridge=1.0, landmarks=9, key=KEY, max_steps=50)
+    assert asked[:5] == [(16, 9), (16, 9), (16, 9), (2, 9), (9, 9)]
+
+
+def test_steps_that_do_not_suffice_are_told(no_hook, x64):
+    x, targets = data()
+    with pytest.raises(RuntimeError, match=r"^conjugate gradients did not reach .* 1e-10 in 3 ste"):
+        regression(TANGENT, x, targets, max_steps=3)
+
+
+def test_zero_targets_have_zero_coefficients(x64):
+    x, _ = data()
+    solution = regression(TANGENT, x, np.zeros(N))
+    np.testing.assert_array_equal(solution.coefficients, 0)
+    assert solution.residual == 0
+
+
+def test_conjugate_gradients_solve_a_networks_own_system_by_products(x64):
+    x = jnp.asarray(points(8, 3))
+    params = init((3, 30, 2), key=KEY)
+    b = np.random.default_rng(1).normal(size=(8, 2))
+    solution = conjugate_gradients(
+        lambda v: tangent_product(apply, params, x, v), b, shift=0.1, tolerance=1e-10
+    )
+    matrix = np.asarray(as_matrix(empirical_ntk(apply, params, x))) + 0.1 * np.eye(16)
+    exact = np.linalg.solve(matrix, b.reshape(-1)).reshape(8, 2)
+    np.testing.assert_allclose(solution.coefficients, exact, rtol=1e-6, atol=1e-7)
+    assert solution.residual < 1e-9
+
+
+@pytest.mark.parametrize(("entries", "shown"), [(N**2 + 1, False), (N**2, True)])
+def test_long_work_shows_its_steps(entries, shown, monkeypatch, capsys, x64):
+    monkeypatch.setattr(scale, "LONG", entries)
+    x, targets = data()
+    steps = regression(TANGENT, x, targets, ridge=0.1).steps
+    said = capsys.readouterr().err
+    assert (f"{steps}step" in said and "regression" in said) == shown
+    assert bool(said) == shown
+
+
+# ---------------------------------------------------------------- dynamics
+
+
+def test_the_polynomial_is_within_its_bound_for_every_time():
+    # what is claimed of it: e^(−z) = 1 − z ψ(z) to 5e-8 for z from 0 to infinity
+    z = np.concatenate([[1e-12], 10.0 ** np.linspace(-6, 12, 100_001)])
+    w = 1 / (1 + z / scale.NU)
+    found = w * np.polynomial.chebyshev.chebval(2 * w - 1, scale._flow_coefficients())
+    assert np.abs(1 - z * found - np.exp(-z)).max() < 5e-8
+
+
+@pytest.mark.parametrize("landmarks", [0, 20])
+@pytest.mark.parametrize("columns", [(), (2,)])
+def test_the_flow_is_the_matrix_exponential(columns, landmarks, x64):
+    x, start = data(columns=columns)
+    times = np.array([0.0, 0.3, 20.0, 1e4])
+    path = np.asarray(flow(TANGENT, x, start, times, landmarks=landmarks, key=KEY))
+    kernel = held(x)
+    assert path.shape == (4, *start.shape)
+    np.testing.assert_array_equal(path[0], 0)
+    for t, c in zip(times, path, strict=True):
+        left = start + kernel @ c
+        error = np.linalg.norm(left - expm(-t * kernel / N) @ start)
+        assert error < 2e-7 * np.linalg.norm(start), t
+
+
+def test_the_flow_ends_at_the_ridgeless_interpolant_and_starts_along_the_kernel(x64):
+    x, start = data()
+    new = points(7, 4, seed=9)
+    early, late = flow(TANGENT, x, start, np.array([1e-4, 1e9]))
+    # f_t − f₀ = −(t/N) K u₀ at first
+    expected = -1e-4 / N * held(new, x) @ start
+    np.testing.assert_allclose(kernel_product(TANGENT, new, early, x), expected, rtol=1e-3)
+    interpolant = -held(new, x) @ np.linalg.solve(held(x), start)
+    np.testing.assert_allclose(kernel_product(TANGENT, new, late, x), interpolant, rtol=1e-5)
+
+
+def test_the_flow_in_float32():
+    x, start = data("float32")
+    (c,) = np.asarray(flow(TANGENT, x, start, np.array([5.0])), float)
+    kernel = held(x)
+    error = np.linalg.norm(start + kernel @ c - expm(-5 * kernel / N) @ start)
+    assert error < 1e-5 * np.linalg.norm(start)
+
+
+def test_no_times_give_no_path(x64):
+    x, start = data()
+    assert flow(TANGENT, x, start, np.zeros(0)).shape == (0, N)
+
+
+# ---------------------------------------------------------------- bad input
+
+ROWS = points(6, 2, dtype="float32")
+ONES = np.ones(6, "float32")
+BAD_KERNEL = [
+    pytest.param({"kernel": "ntk"}, TypeError, "kernel needs a function .* got str", id="word"),
+    pytest.param(
+        {"kernel": lambda x, y=None: x}, ValueError,
+        r"kernel needs to give shape \(6, 6\) .* got \(6, 2\)", id="shape",
+    ),
+    pytest.param(
+        {"kernel": lambda x, y=None: None}, ValueError, "kernel needs to .* NoneType", id="none"
+    ),
+    pytest.param({"x": ONES}, ValueError, r"x needs shape \(points, features\)", id="x-rank"),
+    pytest.param({"x": ROWS * np.nan}, ValueError, "x needs finite", id="x-nan"),
+]  # fmt: skip
+BAD_SOLVER = [
+    pytest.param({"tolerance": 0.0}, ValueError, "tolerance needs a positive", id="tolerance"),
+    pytest.param({"max_steps": 0}, ValueError, "max_steps needs to be at least 1", id="steps"),
+    pytest.param({"max_steps": 2.5}, TypeError, "max_steps needs an integer", id="fraction"),
+    pytest.param({"landmarks": -1}, ValueError, "landmarks needs to be 0 or more", id="landmarks"),
+    pytest.param(
+        {"landmarks": 7, "key": KEY}, ValueError, "landmarks needs at most the 6", id="too-many"
+    ),
+    pytest.param({"landmarks": 2}, ValueError, "key needs a random key", id="no-key"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        *BAD_KERNEL,
+        pytest.param({"v": np.ones(5)}, ValueError, r"v needs shape \(6,\) or \(6, k\)", id="v"),
+        pytest.param({"v": np.ones((6, 2, 2))}, ValueError, "v needs shape", id="v-rank"),
+        pytest.param({"v": ONES * np.inf}, ValueError, "v needs finite", id="v-infinite"),
+        pytest.param({"y": ROWS[:, :1]}, ValueError, "y needs the 2 features", id="y"),
+    ],
+)
+def test_products_refuse_bad_arguments(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        kernel_product(**{"kernel": rbf, "x": ROWS, "v": ONES} | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        *BAD_KERNEL,
+        *BAD_SOLVER,
+        pytest.param({"targets": np.ones(5)}, ValueError, "targets needs shape", id="targets"),
+        pytest.param({"targets": np.ones((6, 0))}, ValueError, "targets needs shape", id="empty"),
+        pytest.param({"ridge": -1.0}, ValueError, "ridge needs .* 0 or more", id="ridge"),
+        pytest.param({"ridge": "some"}, TypeError, "ridge needs a real number", id="ridge-word"),
+    ],
+)
+def test_regression_refuses_bad_arguments(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        regression(**{"kernel": rbf, "x": ROWS, "targets": ONES} | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        *BAD_KERNEL,
+        *BAD_SOLVER,
+        pytest.param({"start": np.ones(5)}, ValueError, "start needs shape", id="start"),
+        pytest.param({"times": [-1.0]}, ValueError, "times needs .* 0 or more, got -1", id="times"),
+        pytest.param({"times": 1.0}, ValueError, r"times needs shape \(t,\)", id="times-rank"),
+        pytest.param({"times": [math.inf]}, ValueError, "times needs finite", id="infinite"),
+    ],
+)
+def test_the_flow_refuses_bad_arguments(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        flow(**{"kernel": rbf, "x": ROWS, "start": ONES, "times": [1.0]} | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        pytest.param({"product": 5}, TypeError, "product needs a function of v, got int", id="no"),
+        pytest.param(
+            {"product": lambda v: v[:3]}, ValueError, r"product needs .* \(6,\), got", id="short"
+        ),
+        pytest.param({"b": 1.0}, ValueError, "b needs shape", id="b"),
+        pytest.param({"shift": -1.0}, ValueError, "shift needs .* 0 or more", id="shift"),
+        *BAD_SOLVER[:3],
+    ],
+)
+def test_conjugate_gradients_refuse_bad_arguments(no_hook, changed, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        conjugate_gradients(**{"product": lambda v: 2 * v, "b": ONES} | changed)
