@@ -34,6 +34,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ntk_lib.activations import Activation, as_activation
 from ntk_lib.arguments import (
     as_array,
     as_inputs,
@@ -45,7 +46,7 @@ from ntk_lib.arguments import (
 from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
 from ntk_lib.lazy import filter_arguments
-from ntk_lib.wide_networks import Activation, Layer, apply, as_activation, init
+from ntk_lib.wide_networks import Layer, apply, init
 
 __all__ = [
     "Ensemble",

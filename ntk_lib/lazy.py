@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from ntk_lib.activations import Activation, as_activation
 from ntk_lib.arguments import (
     as_array,
     as_inputs,
@@ -35,7 +36,7 @@ from ntk_lib.arguments import (
 )
 from ntk_lib.gradient_flow import Training, gradient_descent
 from ntk_lib.kernels import principal_components
-from ntk_lib.wide_networks import Activation, Layer, apply, as_activation, check_dimension
+from ntk_lib.wide_networks import Layer, apply, check_dimension
 
 __all__ = [
     "descent_filter",

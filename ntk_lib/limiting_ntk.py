@@ -28,9 +28,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ntk_lib.activations import Activation, Moments, as_activation
 from ntk_lib.arguments import (
     as_array,
     as_inputs,
@@ -38,16 +40,12 @@ from ntk_lib.arguments import (
     check_numbers,
     check_params,
 )
+from ntk_lib.evaluation import by_recursion, evaluate
 from ntk_lib.wide_networks import (
-    Activation,
     Layer,
-    Moments,
-    as_activation,
     batch_of,
     check_dimension,
-    first_moments,
     init,
-    mirrored,
     next_moments,
     preactivations,
 )
@@ -58,20 +56,24 @@ __all__ = [
     "ntk",
     "plot_on_circle",
     "random_kernels",
+    "recursive_ntk",
 ]
 
 # ---------------------------------------------------------------- the limit
 
 
-# A program a layer, not one for the whole network: what is compiled does not depend on the depth.
-@functools.partial(jax.jit, static_argnames=("sigma", "symmetric"))
-def _next(
-    theta: Array, moments: Moments, gain: Array, beta: Array, *, sigma: Activation, symmetric: bool
-) -> tuple[Array, Moments]:
-    """Θ and the moments of Σ, one layer up."""
-    sigma_dot = gain * sigma.dual_prime(*moments)
-    moments = next_moments(moments, sigma, gain=gain, beta=beta, symmetric=symmetric)
-    return theta * sigma_dot + moments.k, moments
+def _ntk(
+    moments: Moments, sigma: Activation, gain: Array, beta: Array, depth: ArrayLike
+) -> Float[Array, "*pairs"]:
+    """Θ^(depth) from Θ^(1) = Σ^(1), layer by layer."""
+
+    def layer(_: Array, state: tuple[Array, Moments]) -> tuple[Array, Moments]:
+        theta, moments = state
+        sigma_dot = gain * sigma.dual_prime(*moments)
+        moments = next_moments(moments, sigma, gain=gain, beta=beta)
+        return theta * sigma_dot + moments.k, moments
+
+    return jax.lax.fori_loop(0, depth - 1, layer, (moments.k, moments))[0]
 
 
 def ntk(
@@ -82,26 +84,47 @@ def ntk(
     activation: str | Activation = "relu",
     gain: float = 1.0,
     beta: float = 0.1,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "n m"]:
     """The limiting NTK Θ^(depth) of a multilayer perceptron in the NTK parametrisation.
 
     ``x`` has shape (n, d) and ``y`` (m, d); without ``y`` the kernel of ``x`` with itself. Inputs
-    are divided by √d, as in the paper. Returns shape (n, m), in the units of f². With several
-    outputs the limit is this kernel times the identity.
+    are divided by √d, as in the paper. Returns shape (n, m), in the units of f²; how large ones are
+    computed, and what ``mesh`` does, is said in ``evaluation``. With several outputs the limit is
+    this kernel times the identity.
 
-    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse.
-    Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs times √d,
-    Arora et al. 2019, equations 7 to 9 (who count hidden layers: their L is ``depth`` - 1).
+    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs``, ``check_numbers`` and
+    ``evaluate`` refuse. Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs
+    times √d, Arora et al. 2019, equations 7 to 9, where L = ``depth`` - 1 counts hidden layers.
     """
     sigma = as_activation(activation)
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
-    x, y = as_inputs(x, y, forbid_zero=sigma.needs_angle and beta == 0)
-    gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
-    moments = first_moments(x, y, beta=beta)
-    theta = moments.k
-    for _ in range(depth - 1):
-        theta, moments = _next(theta, moments, gain, beta, sigma=sigma, symmetric=y is None)
-    return mirrored(theta) if y is None else theta
+    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
+    return evaluate(_ntk, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth, mesh=mesh)
+
+
+def recursive_ntk(
+    x: Float[ArrayLike, "n d"],
+    y: Float[ArrayLike, "m d"] | None = None,
+    *,
+    depth: int,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+) -> Float[Array, "n m"]:
+    """``ntk`` by the plain recursion at every pair, whatever the points: the reference.
+
+    Takes and raises what ``ntk`` does; holds several arrays of shape (n, m).
+    """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
+    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
+    return _recursive_ntk(x, y, gain, beta, sigma=sigma, depth=depth)
+
+
+@functools.partial(jax.jit, static_argnames=("sigma", "depth"))
+def _recursive_ntk(x, y, gain, beta, *, sigma: Activation, depth: int) -> Array:
+    return by_recursion(_ntk, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth)
 
 
 # ---------------------------------------------------------------- finite networks

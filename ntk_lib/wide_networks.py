@@ -24,46 +24,38 @@ for the activations listed in ``ACTIVATIONS``.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ntk_lib.activations import Activation, Moments, as_activation
 from ntk_lib.arguments import (
     as_array,
     as_inputs,
-    as_number,
     as_whole,
     check_numbers,
     check_params,
 )
-from ntk_lib.kernels import arc_cosine_of, safe_sqrt
+from ntk_lib.evaluation import evaluate
 
 __all__ = [
-    "ACTIVATIONS",
-    "Activation",
     "Layer",
-    "Moments",
     "apply",
-    "as_activation",
     "batch_of",
     "check_dimension",
     "circle",
     "correlation_map",
-    "first_moments",
     "fixed_variance",
     "init",
-    "leaky_relu",
-    "mirrored",
-    "monomial",
     "next_moments",
     "nngp",
     "preactivations",
-    "quadrature",
     "random_outputs",
     "susceptibility",
     "variance_map",
@@ -202,208 +194,7 @@ def random_outputs(
     )
 
 
-# ---------------------------------------------------------------- dual activations
-
-
-class Activation(NamedTuple):
-    """A nonlinearity σ with its two Gaussian expectations.
-
-    ``dual(a, b, k)`` is E[σ(u)σ(v)] and ``dual_prime(a, b, k)`` is E[σ'(u)σ'(v)] for
-    (u, v) ~ N(0, [[a, k], [k, b]]); a, b, k are arrays that broadcast against one another.
-    ``needs_angle`` says that the second is undefined where a or b is zero.
-    """
-
-    name: str
-    function: Callable[[Array], Array]
-    dual: Callable[[Array, Array, Array], Array]
-    dual_prime: Callable[[Array, Array, Array], Array]
-    needs_angle: bool = False
-
-
-def leaky_relu(negative: float = 0.01, positive: float = 1.0) -> Activation:
-    """σ(z) = negative·z for z < 0 and positive·z for z > 0: ReLU is ``leaky_relu(0, 1)``.
-
-    Its duals are combinations of the arc-cosine kernels of Cho and Saul (2009). Equal slopes give
-    the same object, so that compiled code is reused.
-
-    Raises ``TypeError`` or ``ValueError`` for a slope that is not a finite number.
-    """
-    return _leaky_relu(as_number("negative", negative), as_number("positive", positive))
-
-
-@functools.cache
-def _leaky_relu(p: float, q: float) -> Activation:
-    def function(z: Array) -> Array:
-        return jnp.where(z > 0, q * z, p * z)
-
-    def dual(a: Array, b: Array, k: Array) -> Array:
-        return (p - q) ** 2 / 2 * arc_cosine_of(a, b, k, order=1) + p * q * k
-
-    def dual_prime(a: Array, b: Array, k: Array) -> Array:
-        return (p - q) ** 2 / 2 * arc_cosine_of(a, b, k, order=0) + p * q
-
-    return Activation(f"leaky_relu({p:g}, {q:g})", function, dual, dual_prime, True)
-
-
-def _erf_root(a: Array, b: Array, k: Array) -> Array:
-    """√((1+2a)(1+2b) − 4k²), written so that it stays real and exact for large a = b = k."""
-    determinant = a * b - k * k
-    return jnp.sqrt(1 + 2 * (a + b) + 4 * jnp.where(determinant >= 0, determinant, 0.0))
-
-
-def _erf_dual(a: Array, b: Array, k: Array) -> Array:
-    return 2 / math.pi * jnp.arctan2(2 * k, _erf_root(a, b, k))
-
-
-def _erf_dual_prime(a: Array, b: Array, k: Array) -> Array:
-    return 4 / math.pi / _erf_root(a, b, k)
-
-
-# e^(-(a+b)/2) sinh k and its cosh twin: no overflow, since |k| ≤ (a+b)/2, and no lost digits at
-# small k.
-def _sin_dual(a: Array, b: Array, k: Array) -> Array:
-    sign = jnp.where(k >= 0, 1.0, -1.0).astype(k.dtype)
-    size = sign * k
-    return sign * jnp.exp(size - (a + b) / 2) * -jnp.expm1(-2 * size) / 2
-
-
-def _cos_dual(a: Array, b: Array, k: Array) -> Array:
-    half = (a + b) / 2
-    return (jnp.exp(k - half) + jnp.exp(-k - half)) / 2
-
-
-def monomial(degree: int) -> Activation:
-    """σ(z) = z^degree, its duals by Isserlis' theorem (Gaussian moments as sums over pairings).
-
-    E[u^p v^p] = Σ_j (p!)²/(j!·(m!)²·4^m) k^j (ab)^m with m = (p - j)/2, over the j of p's parity:
-    j pairs join u to v, m pairs stay inside each. Of degree 2 and more it is not Lipschitz, so the
-    theorems on wide networks do not cover it. Equal degrees give the same object.
-
-    Raises ``TypeError`` when ``degree`` is no integer, ``ValueError`` when it is below 1.
-    """
-    return _monomial(as_whole("degree", degree, least=1))
-
-
-@functools.cache
-def _monomial(p: int) -> Activation:
-    def power(degree: int, a: Array, b: Array, k: Array) -> Array:
-        terms = []
-        for j in range(degree % 2, degree + 1, 2):
-            m = (degree - j) // 2
-            ways = math.factorial(degree) ** 2 // (math.factorial(j) * math.factorial(m) ** 2)
-            terms.append(ways / 4**m * k**j * (a * b) ** m)
-        return sum(terms)
-
-    def dual_prime(a: Array, b: Array, k: Array) -> Array:
-        return p**2 * power(p - 1, a, b, k) * jnp.ones_like(k)
-
-    return Activation(f"monomial({p})", lambda z: z**p, functools.partial(power, p), dual_prime)
-
-
-def quadrature(function: Callable[[Array], Array], *, nodes: int = 40) -> Activation:
-    """Any elementwise ``function`` as an activation, its duals by Gauss–Hermite quadrature.
-
-    ``nodes`` points in each of the two directions: exact for polynomials of degree below
-    ``nodes``. For smooth functions the error grows with the variance: about 1e-10 for erf and sine
-    and 1e-6 for tanh at variance 1, 1e-3 for tanh at variance 4; only a few digits for functions
-    with a kink. Costs nodes² evaluations an entry.
-
-    Derivatives of the kernel with respect to the inputs are not supported where two points
-    coincide. Raises ``TypeError`` when ``function`` is not callable or ``nodes`` is no integer,
-    ``ValueError`` when ``nodes`` < 1.
-    """
-    if not callable(function):
-        raise TypeError(f"function needs a callable, got {type(function).__name__}")
-    nodes = as_whole("nodes", nodes, least=1)
-    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
-    weights = weights / weights.sum()
-
-    def derivative(z: Array) -> Array:
-        return jax.jvp(function, (z,), (jnp.ones_like(z),))[1]
-
-    def expectation(h: Callable[[Array], Array], a: Array, b: Array, k: Array) -> Array:
-        root = jnp.sqrt(a) * jnp.sqrt(b)
-        rho = jnp.where(root > 0, k / jnp.where(root > 0, root, 1.0), 0.0)
-        rho = jnp.where(rho > 1, 1.0, jnp.where(rho < -1, -1.0, rho))
-        # u = √a(p z₁ + q z₂), v = √b(p z₁ − q z₂): u and v are treated alike
-        p, q = safe_sqrt((1 + rho) / 2), safe_sqrt((1 - rho) / 2)
-        z, w = jnp.asarray(points, k.dtype), jnp.asarray(weights, k.dtype)
-
-        def add(total: Array, node: tuple[Array, Array, Array]) -> tuple[Array, None]:
-            z1, z2, weight = node
-            along, across = p * z1, q * z2
-            u, v = jnp.sqrt(a) * (along + across), jnp.sqrt(b) * (along - across)
-            return total + weight * h(u) * h(v), None
-
-        grid = (jnp.repeat(z, nodes), jnp.tile(z, nodes), jnp.outer(w, w).ravel())
-        shape = jnp.broadcast_shapes(a.shape, b.shape, k.shape)
-        return jax.lax.scan(add, jnp.zeros(shape, k.dtype), grid)[0]
-
-    name = f"quadrature({getattr(function, '__name__', 'function')})"
-    return Activation(
-        name,
-        function,
-        functools.partial(expectation, function),
-        functools.partial(expectation, derivative),
-    )
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": leaky_relu(0.0, 1.0)._replace(name="relu"),
-    "leaky_relu": leaky_relu()._replace(name="leaky_relu"),
-    "erf": Activation("erf", jax.scipy.special.erf, _erf_dual, _erf_dual_prime),
-    "sin": Activation("sin", jnp.sin, _sin_dual, _cos_dual),
-    "cos": Activation("cos", jnp.cos, _cos_dual, _sin_dual),
-}
-"""Activations known by name; ``leaky_relu`` has the customary slope 0.01 for z < 0."""
-
-
-def as_activation(activation: "str | Activation") -> Activation:
-    """The ``Activation`` of that name, or the argument itself if it is one already.
-
-    Raises ``ValueError`` for an unknown name and ``TypeError`` for anything else.
-    """
-    if isinstance(activation, Activation):
-        return activation
-    if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"activation needs to be one of {known}; got {activation!r}")
-        return ACTIVATIONS[activation]
-    raise TypeError(
-        "activation needs a name or an Activation (quadrature(f) makes one of a function), "
-        f"got {type(activation).__name__}"
-    )
-
-
 # ---------------------------------------------------------------- the NNGP kernel
-
-
-class Moments(NamedTuple):
-    """Second moments of one layer: a = Σ(x, x), b = Σ(x', x'), k = Σ(x, x')."""
-
-    a: Float[Array, "n 1"]
-    b: Float[Array, "1 m"]
-    k: Float[Array, "n m"]
-
-
-def _symmetric(moments: Moments) -> Moments:
-    """The moments of points with themselves: exactly symmetric, with the exact diagonal."""
-    a, _, k = moments
-    k = jnp.where(jnp.eye(len(a), dtype=bool), a, (k + k.T) / 2)
-    return Moments(a, a.T, k)
-
-
-@jax.jit
-def first_moments(
-    x: Float[Array, "n d"], y: Float[Array, "m d"] | None, *, beta: Float[Array, ""]
-) -> Moments:
-    """Σ^(1) = xᵀx'/n₀ + β²; with ``y`` None of ``x`` with itself."""
-    other = x if y is None else y
-    a = jnp.sum(x * x, axis=1, keepdims=True)
-    b = jnp.sum(other * other, axis=1, keepdims=True).T
-    moments = Moments(*(t / x.shape[1] + beta**2 for t in (a, b, x @ other.T)))
-    return _symmetric(moments) if y is None else moments
 
 
 def next_moments(
@@ -412,26 +203,22 @@ def next_moments(
     *,
     gain: Float[Array, ""],
     beta: Float[Array, ""],
-    symmetric: bool = False,
 ) -> Moments:
-    """From Σ^(ℓ) to Σ^(ℓ+1) = c·E[σ(u)σ(v)] + β²; ``symmetric`` for points with themselves."""
+    """From Σ^(ℓ) to Σ^(ℓ+1) = c·E[σ(u)σ(v)] + β²."""
     a, b, k = moments
     arguments = ((a, a, a), (b, b, b), (a, b, k))
-    moments = Moments(*(gain * sigma.dual(*t) + beta**2 for t in arguments))
-    return _symmetric(moments) if symmetric else moments
+    return Moments(*(gain * sigma.dual(*t) + beta**2 for t in arguments))
 
 
-@jax.jit
-def mirrored(kernel: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """(k + kᵀ)/2: exactly symmetric, as a program of its own.
+def _nngp(
+    moments: Moments, sigma: Activation, gain: Array, beta: Array, depth: ArrayLike
+) -> Float[Array, "*pairs"]:
+    """Σ^(depth) from Σ^(1), layer by layer."""
 
-    Inside the program that computes k, XLA would compute kᵀ again, with another rounding.
-    """
-    return (kernel + kernel.T) / 2
+    def layer(_: Array, moments: Moments) -> Moments:
+        return next_moments(moments, sigma, gain=gain, beta=beta)
 
-
-# A program a layer, not one for the whole network: what is compiled does not depend on the depth.
-_next = jax.jit(next_moments, static_argnames=("sigma", "symmetric"))
+    return jax.lax.fori_loop(0, depth - 1, layer, moments).k
 
 
 def nngp(
@@ -442,23 +229,21 @@ def nngp(
     activation: str | Activation = "relu",
     gain: float = 1.0,
     beta: float = 0.1,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "n m"]:
     """Covariance Σ^(depth) of the output of an infinitely wide network at initialisation.
 
     ``x`` has shape (n, d) and ``y`` (m, d); without ``y`` the kernel of ``x`` with itself. Inputs
-    are divided by √d, as in the paper. Returns shape (n, m), in the units of f².
+    are divided by √d, as in the paper. Returns shape (n, m), in the units of f²; how large ones are
+    computed, and what ``mesh`` does, is said in ``evaluation``.
 
-    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs`` and ``check_numbers`` refuse.
-    Source: Jacot et al. 2018, Proposition 1; Lee et al. 2018.
+    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs``, ``check_numbers`` and
+    ``evaluate`` refuse. Source: Jacot et al. 2018, Proposition 1; Lee et al. 2018.
     """
     sigma = as_activation(activation)
     gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
-    x, y = as_inputs(x, y, forbid_zero=sigma.needs_angle and beta == 0)
-    gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
-    moments = first_moments(x, y, beta=beta)
-    for _ in range(depth - 1):
-        moments = _next(moments, sigma, gain=gain, beta=beta, symmetric=y is None)
-    return mirrored(moments.k) if y is None else moments.k
+    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
+    return evaluate(_nngp, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth, mesh=mesh)
 
 
 # ---------------------------------------------------------------- depth

@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import erf
 
+from ntk_lib.activations import ACTIVATIONS, leaky_relu
 from ntk_lib.wide_networks import Layer, init
 
 KEY = jax.random.key(0)
+NAMES = ["relu", "leaky_relu", "erf", "sin", "cos"]
 RNG_SEED = 18061806
 
 
@@ -47,6 +50,22 @@ def on_circle(n):
     """n equispaced points of the unit circle."""
     angles = 2 * np.pi * np.arange(n) / n
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+NUMPY = {
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.maximum(z, 0) + 0.01 * np.minimum(z, 0),
+    "erf": erf,
+    "sin": np.sin,
+    "cos": np.cos,
+}
+SLOPES = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0)} | {
+    f"slopes {p} {q}": (p, q) for p, q in [(0.2, 1.0), (-1.0, 1.0), (1.0, 1.0), (-0.3, -2.0)]
+}
+
+
+def activation_of(name):
+    return ACTIVATIONS[name] if name in ACTIVATIONS else leaky_relu(*SLOPES[name])
 
 
 X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)

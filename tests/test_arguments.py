@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ntk_lib.activations import as_activation
 from ntk_lib.arguments import (
     as_inputs,
     as_nonnegative,
@@ -14,7 +15,7 @@ from ntk_lib.arguments import (
     as_symmetric,
     check_numbers,
 )
-from ntk_lib.wide_networks import Layer, as_activation, nngp
+from ntk_lib.wide_networks import Layer, nngp
 
 
 def test_as_inputs_gives_float_arrays_of_one_dtype(no_hook, dtype):

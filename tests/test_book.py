@@ -18,10 +18,13 @@ from IPython.core.inputtransformer2 import TransformerManager
 REPO = Path(__file__).parents[1]
 BOOK = REPO / "book"
 
-# The whole book's order, chapters that are still to come included: a module imports earlier ones.
+# The modules in the order of the book, chapters still to come included: a module imports earlier
+# ones. What several chapters share and is too long for one of them has a module of its own.
 ORDER = [
     "kernels",
     "gradient_flow",
+    "activations",
+    "evaluation",
     "wide_networks",
     "lazy",
     "limiting_ntk",

@@ -29,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
 
+from ntk_lib.activations import ACTIVATIONS, leaky_relu, quadrature
 from ntk_lib.gradient_flow import empirical_ntk
 from ntk_lib.limiting_ntk import (
     _mlp_ntk,
@@ -38,14 +39,7 @@ from ntk_lib.limiting_ntk import (
     plot_on_circle,
     random_kernels,
 )
-from ntk_lib.wide_networks import (
-    ACTIVATIONS,
-    apply,
-    init,
-    leaky_relu,
-    nngp,
-    quadrature,
-)
+from ntk_lib.wide_networks import apply, init, nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
 LEAKY = leaky_relu(0.2, 1.0)
