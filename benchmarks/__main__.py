@@ -33,7 +33,7 @@ PEERS = REPO / ".venv-peers" / "bin" / "python"
 
 TURNS = 9
 # Seconds: a contestant whose turns would take longer has fewer, as many as fit but at least one.
-PATIENCE = 30
+PATIENCE = 15
 # Largest difference of an entry relative to the largest entry, off the diagonal and on it: sums of
 # up to a million float32 products, through up to twenty layers. On the diagonal of a limit float32
 # knows neural-tangents' angle, 0, to about √ε = 3e-4 only, and each layer adds its share of that.
@@ -43,22 +43,30 @@ TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5)}
 
 
 class Worker:
-    """A process of one side; a call sends a request and returns the answer."""
+    """A process of one side; a call sends a request and returns the answer.
+
+    Ends the run when the answer is an error.
+    """
 
     def __init__(self, python: Path | str, module: str) -> None:
+        # progress bars and warnings of the libraries: shown only if the process dies
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(python), "-m", module],
             cwd=REPO,
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.log,
             text=True,
         )
 
     def __call__(self, do: str, **request: object) -> dict:
         print(json.dumps({"do": do, **request}), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
-        reply = json.loads(line) if line else {"error": "the process ended"}
+        if not line:
+            self.log.seek(0)
+        reply = json.loads(line) if line else {"error": f"the process ended\n{self.log.read()}"}
         if "error" in reply:
             raise SystemExit(f"{request.get('name', do)}: {reply['error']}")
         return reply
@@ -66,6 +74,7 @@ class Worker:
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
+        self.log.close()
 
 
 @contextlib.contextmanager
@@ -186,7 +195,7 @@ def memory() -> list[dict]:
         with workers() as (ours, peers):
             side, method = (ours, "ntk") if library == "ntk_lib" else (peers, library)
             arguments = at | {"method": method, "activation": "relu"}
-            row = side("memory", task="limit", arguments=arguments, small=arguments | {"n": 16})
+            row = side("memory", task="limit", arguments=arguments)
         rows.append({"library": library} | at | row)
         print(
             f"  {library}, n {n}, depth {depth}, {data}: {page.mebibytes(row['peak'])} MiB, "

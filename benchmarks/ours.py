@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.worker import network, points, serve
-from ntk_lib import limiting_ntk
-from ntk_lib.limiting_ntk import mlp_ntk, ntk
-from ntk_lib.wide_networks import Layer, apply, as_activation, leaky_relu
+from ntk_lib.activations import as_activation, leaky_relu
+from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
+from ntk_lib.wide_networks import Layer, apply
 
 try:
     from ntk_lib.tangent_kernels import empirical_ntk
@@ -24,8 +24,6 @@ except ModuleNotFoundError:  # before tangent_kernels
     from ntk_lib.gradient_flow import empirical_ntk
 
 __all__ = ["empirical", "limit"]
-
-recursion = getattr(limiting_ntk, "recursive_ntk", ntk)
 
 
 @jax.jit
@@ -44,13 +42,13 @@ def limit(
 
         def exact() -> Array:
             with jax.enable_x64(True):
-                return recursion(x.astype("float64"), **keywords)
+                return recursive_ntk(x.astype("float64"), **keywords)
 
         return exact
     x = jnp.asarray(x)
     calls = {
         "ntk": functools.partial(ntk, x, **keywords),
-        "recursion": functools.partial(recursion, x, **keywords),
+        "recursion": functools.partial(recursive_ntk, x, **keywords),
         "product": functools.partial(_product, x),
     }
     return calls[method]

@@ -332,7 +332,7 @@ The last two columns hold the largest difference between an entry of `ntk` and o
 
 ## Memory
 
-Peak memory of one call in a fresh process, beyond what the process held before; a call on 16 points came first, so that the compiler is loaded. The result is part of the peak.
+Peak memory of one call, beyond what its process held before: the second call of a fresh process, since the first compiles. The result is part of the peak.
 
 {_memory_table(results["memory"])}
 

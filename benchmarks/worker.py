@@ -6,13 +6,16 @@ make the same inputs from the same seeds here, and are timed by the same clock. 
     {"do": "prepare", "name": N, "task": T, "arguments": {...}}  make T's call, compile and warm it
     {"do": "save", "name": N, "path": P}                         the result of the last call, to P
     {"do": "time", "name": N}                                    one more call: its seconds
-    {"do": "memory", "task": T, "small": {...}, "arguments": {...}}  peak of one call, in bytes
+    {"do": "memory", "task": T, "arguments": {...}}              peak of one call, in bytes
     {"do": "versions"}                                           Python and the libraries
 
 A task is a function that takes ``arguments`` and returns the call to be measured: a function
 without arguments whose result is an array.
 """
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -76,7 +79,7 @@ def _finished(result: object) -> object:
 
 
 def _status(field: str) -> int:
-    """Bytes of this process, "VmRSS" now or "VmHWM" at its peak; elsewhere than on Linux the peak.
+    """Bytes of this process: "VmRSS" now, "VmHWM" at its peak; elsewhere than on Linux the peak.
 
     Not ``ru_maxrss`` where it can be avoided: a process inherits that from the one that started it.
     """
@@ -88,13 +91,19 @@ def _status(field: str) -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _memory(task: Task, small: dict, arguments: dict) -> dict[str, int]:
-    """Bytes that one call adds to this process at its peak, its result included.
+def _memory(call: Callable[[], object]) -> dict[str, int]:
+    """Bytes that a call adds to this process at its peak, its result included.
 
-    A call on few points comes first and loads the compiler. Inputs are made before the count.
+    It is the second call that counts: the first compiles. What that leaves behind unused goes back
+    to the system, and the peak is counted anew (on Linux; elsewhere the peak is that of both).
     """
-    _finished(task(**small)())
-    call = task(**arguments)
+    _finished(call())
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     result = _finished(call())
     return {"peak": _status("VmHWM") - before, "result": result.nbytes}
@@ -117,7 +126,7 @@ def serve(tasks: dict[str, Task], libraries: list[str]) -> None:
             _finished(calls[name]())
             return {"seconds": time.perf_counter() - start}
         elif do == "memory":
-            return _memory(tasks[more["task"]], more["small"], more["arguments"])
+            return _memory(tasks[more["task"]](**more["arguments"]))
         elif do == "versions":
             return {"Python": platform.python_version()} | {t: version(t) for t in libraries}
         else:
