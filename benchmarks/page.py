@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ntk_lib.check import slope
 
 __all__ = [
@@ -273,7 +275,8 @@ def _empirical_table(rows: list[Row]) -> str:
 
 
 def _exponent(rows: list[Row], name: str) -> str:
-    fit = slope([row["value"] for row in rows], [median(row, name) for row in rows])
+    sizes = np.array([row["value"] for row in rows], float)
+    fit = slope(sizes, np.array([median(row, name) for row in rows]))
     return f"${fit.value:.2f} \\pm {fit.halfwidth:.2f}$"
 
 
@@ -318,7 +321,7 @@ Speed is stated here as ratios. The contestants of a row were compiled, warmed u
 
 The machine: {described(results["machine"])} Computations are in float32 where nothing else is said. The peers run in an environment of their own, since `neural-tangents` {{cite:p}}`novak2020` does not import on a current JAX.
 
-`make bench` measures all of it again and rewrites this page. A test compares each sentence with a bound in it with the numbers.
+`make bench` measures all of it again and rewrites this page; the first time it also makes the peers' environment. It takes several minutes, and with ten outputs the Jacobians of the peers several GiB of memory; `make bench ONLY=limit` prints one part. A test compares each sentence with a bound in it with the numbers.
 
 ## The limiting kernel
 
