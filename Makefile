@@ -14,6 +14,9 @@ LOOK  := $(shell cat _config.yml $(sort $(wildcard book/assets/*.* book/extensio
 FRESH := _build/cache/key-$(KEY)
 PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
 READY := $(VENV)/pins-$(PINS)
+# The libraries that `make bench` measures against work only with an old JAX.
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/pins-$(shell git hash-object benchmarks/peers.txt)
 # Sphinx does not copy a changed stylesheet or script when no page has changed.
 SEEN  := _build/.look-$(LOOK)
 
@@ -31,7 +34,7 @@ TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-latest lint unit nbval browser bench serve notebooks pins clean
+.PHONY: help book test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -76,8 +79,17 @@ test-latest: ## make test with the newest versions of everything, in an environm
 	.venv-latest/bin/python -m pip list
 	$(MAKE) test VENV=.venv-latest READY=.venv-latest/pyvenv.cfg
 
-bench: $(READY) ## speed, as ratios measured side by side
-	$(BIN)/python -m benchmarks.empirical_ntk
+$(PEERS_READY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else "The peers need Python 3.11 or 3.12; %s is %d.%d. Try: make bench PYTHON=python3.12" % (sys.executable, *v))'
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peers.txt
+	@touch $@
+
+bench: $(READY) $(PEERS_READY) ## speed, as ratios measured side by side; rewrites book/speed.md (ONLY=part prints one part)
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the tests compare with
+	$(PEERS)/bin/python -m benchmarks.fixture
 
 serve: book ## the built book on a local port
 	$(BIN)/python -m http.server --directory $(HTML) 8000

@@ -1,0 +1,87 @@
+"""Kernels as neural-tangents computes them, kept for the tests that run without it.
+
+    make peers-fixture        writes tests/data/neural_tangents.npz
+
+The file holds, in float64: ``cases``, one JSON object a limit; ``x``, two sets of points, of
+different norms and of equal norm, and of each case ``nngp`` and ``ntk``, shape (cases, n, n). And
+``networks``, one JSON object a network; of network i its layers ``W{i}_{j}`` (n_out, n_in) and
+``b{i}_{j}`` (n_out,), its points ``x{i}`` and its kernel ``ntk{i}``, shape (n, n, k, k). The first
+point of a set stands in it twice.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.peers import multilayer, neural_tangents
+
+__all__ = ["FIXTURE", "main"]
+
+FIXTURE = Path(__file__).parents[1] / "tests" / "data" / "neural_tangents.npz"
+
+POINTS, INPUTS = 5, 3
+NETWORKS = [
+    {"widths": [3, 6, 1], "activation": "relu", "gain": 2.0, "beta": 0.1},
+    {"widths": [2, 5, 4, 3], "activation": "erf", "gain": 1.0, "beta": 0.5},
+    {"widths": [4, 5, 6, 4, 2], "activation": "leaky_relu", "gain": 1.5, "beta": 0.0},
+]
+
+
+def _points(rng: np.random.Generator, d: int) -> np.ndarray:
+    """Points whose norms lie between 0.3 and 3, the last one equal to the first."""
+    x = rng.normal(size=(POINTS, d))
+    x *= 10 ** rng.uniform(-0.5, 0.5, (POINTS, 1)) / np.linalg.norm(x, axis=1, keepdims=True)
+    x[-1] = x[0]
+    return x
+
+
+def limits(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """NNGP and NTK of every activation, depth, gain and β."""
+    spread = _points(rng, INPUTS)
+    norms = np.linalg.norm(spread, axis=1, keepdims=True)
+    x = np.stack([spread, spread / norms * np.sqrt(INPUTS)])
+    settings = itertools.product(
+        ("relu", "leaky_relu", "erf", "sin", "cos"), (1, 2, 4, 11), (1.0, 2.0), (0.0, 0.1), (0, 1)
+    )
+    cases, nngp, ntk = [], [], []
+    for activation, depth, gain, beta, points in settings:
+        case = {"activation": activation, "depth": depth, "gain": gain, "beta": beta}
+        _, _, kernel = multilayer([1] * depth, gain=gain, beta=beta, activation=activation)
+        both = kernel(jnp.asarray(x[points]), None, ("nngp", "ntk"))
+        cases.append(json.dumps(case | {"points": points}))
+        nngp.append(both.nngp)
+        ntk.append(both.ntk)
+    return {"x": x, "cases": np.array(cases), "nngp": np.array(nngp), "ntk": np.array(ntk)}
+
+
+def networks(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Kernels of networks with the parameters that they belong to."""
+    arrays = {"networks": np.array([json.dumps(network) for network in NETWORKS])}
+    for i, network in enumerate(NETWORKS):
+        n_in, *widths = network["widths"]
+        settings = {key: network[key] for key in ("activation", "gain", "beta")}
+        init, apply, _ = multilayer(widths, **settings)
+        _, drawn = init(jax.random.PRNGKey(i), (-1, n_in))
+        x = _points(rng, n_in)
+        kernel = neural_tangents.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=0)
+        arrays |= {f"x{i}": x, f"ntk{i}": np.asarray(kernel(jnp.asarray(x), None, drawn))}
+        for j, (W, b) in enumerate(layer for layer in drawn if layer):
+            arrays[f"W{i}_{j}"] = np.asarray(W).T
+            arrays[f"b{i}_{j}"] = np.zeros(W.shape[1]) if b is None else np.ravel(b)
+    return arrays
+
+
+def main() -> None:
+    jax.config.update("jax_enable_x64", True)
+    rng = np.random.default_rng(1806)
+    FIXTURE.parent.mkdir(exist_ok=True)
+    np.savez_compressed(FIXTURE, **limits(rng), **networks(rng))
+    print(f"written: {FIXTURE.name}, {FIXTURE.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()

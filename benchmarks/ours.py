@@ -1,0 +1,69 @@
+"""Our side: what `make bench` measures of ntk_lib.
+
+    python -m benchmarks.ours        in the book's environment; see ``worker`` for the protocol
+
+Functions are called as a user calls them, the checks of their arguments included.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from benchmarks.worker import network, points, serve
+from ntk_lib.activations import as_activation, leaky_relu
+from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
+from ntk_lib.tangent_kernels import empirical_ntk
+from ntk_lib.wide_networks import Layer, apply
+
+__all__ = ["empirical", "limit"]
+
+
+@jax.jit
+def _product(x: Array) -> Array:
+    return x @ x.T
+
+
+def limit(
+    method: str, *, data: str, n: int, d: int, depth: int, gain: float, beta: float, activation: str
+) -> Callable[[], Array]:
+    """The limiting NTK: "ntk", "recursion", "float64" (the recursion), or x xᵀ alone, "product"."""
+    x = points(data, n, d)
+    sigma = leaky_relu(0.1) if activation == "leaky_relu" else as_activation(activation)
+    keywords = {"depth": depth, "gain": gain, "beta": beta, "activation": sigma}
+    if method == "float64":
+
+        def exact() -> Array:
+            with jax.enable_x64(True):
+                return recursive_ntk(x.astype("float64"), **keywords)
+
+        return exact
+    x = jnp.asarray(x)
+    calls = {
+        "ntk": functools.partial(ntk, x, **keywords),
+        "recursion": functools.partial(recursive_ntk, x, **keywords),
+        "product": functools.partial(_product, x),
+    }
+    return calls[method]
+
+
+def empirical(
+    method: str, *, widths: list[int], n: int, gain: float, beta: float
+) -> Callable[[], Array]:
+    """The NTK of one network: "layers", or as of any function, "contraction" and "products"."""
+    x = jnp.asarray(points("gaussian", n, widths[0]))
+    params = [Layer(jnp.asarray(W), jnp.asarray(b)) for W, b in network(widths)]
+    if method == "layers":
+        return functools.partial(mlp_ntk, params, x, gain=gain, beta=beta)
+    call = jax.jit(
+        lambda p: empirical_ntk(
+            lambda w, t: apply(w, t, activation="relu", gain=gain, beta=beta), p, x, method=method
+        )
+    )
+    return functools.partial(call, params)
+
+
+if __name__ == "__main__":
+    serve({"limit": limit, "empirical": empirical}, ["jax"])

@@ -1,0 +1,86 @@
+"""The other side: neural-tangents (Novak et al. 2020) and scikit-ntk (Lencevičius 2022).
+
+    .venv-peers/bin/python -m benchmarks.peers        see ``worker`` for the protocol
+
+Their conventions in ours. neural-tangents with ``parameterization="ntk"`` has our network when the
+first layer has W_std = 1, the others W_std = √gain, and b_std = β. scikit-ntk has ReLU, gain 2 and
+inputs that are not divided by d, counts hidden layers, and divides the kernel by their number plus
+one; its bias is not that of the paper, so it is compared without.
+"""
+
+import functools
+import math
+import sys
+import types
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from benchmarks.worker import network, points, serve
+
+# Its import wants TensorFlow, and nothing here uses it.
+sys.modules["neural_tangents.experimental"] = types.ModuleType("neural_tangents.experimental")
+
+import neural_tangents  # noqa: E402
+from neural_tangents import NtkImplementation, stax  # noqa: E402
+from skntk import NeuralTangentKernel  # noqa: E402
+
+__all__ = ["ACTIVATIONS", "empirical", "limit", "multilayer"]
+
+ACTIVATIONS = {
+    "relu": stax.Relu,
+    "leaky_relu": functools.partial(stax.LeakyRelu, 0.1),
+    "erf": stax.Erf,
+    "sin": stax.Sin,
+    "cos": stax.Cos,
+}
+
+
+def multilayer(widths: list[int], *, gain: float, beta: float, activation: str) -> tuple:
+    """(init, apply, kernel) of the network with these widths n₁ … n_L."""
+    layers = []
+    for i, width in enumerate(widths):
+        if i:
+            layers.append(ACTIVATIONS[activation]())
+        scale = math.sqrt(gain) if i else 1.0
+        layers.append(stax.Dense(width, W_std=scale, b_std=beta or None, parameterization="ntk"))
+    return stax.serial(*layers)
+
+
+def limit(
+    method: str, *, data: str, n: int, d: int, depth: int, gain: float, beta: float, activation: str
+) -> Callable[[], object]:
+    """The limiting NTK by "neural-tangents" or "scikit-ntk"."""
+    x = points(data, n, d)
+    if method == "scikit-ntk":
+        if (activation, gain, beta) != ("relu", 2, 0):
+            raise ValueError("scikit-ntk is compared for relu, gain 2 and beta 0 only")
+        kernel, factor = NeuralTangentKernel(depth=depth - 1, bias=0.0), depth / d
+        return lambda: kernel(x) * factor
+    _, _, kernel = multilayer([1] * depth, gain=gain, beta=beta, activation=activation)
+    return functools.partial(jax.jit(lambda t: kernel(t, None, "ntk")), jnp.asarray(x))
+
+
+def empirical(
+    method: str, *, widths: list[int], n: int, gain: float, beta: float
+) -> Callable[[], Array]:
+    """The NTK of one network by the implementation of that name, all pairs of outputs."""
+    x = jnp.asarray(points("gaussian", n, widths[0]))
+    _, apply, _ = multilayer(widths[1:], gain=gain, beta=beta, activation="relu")
+    params = []
+    for i, (W, b) in enumerate(network(widths)):
+        layer = (jnp.asarray(W.T), jnp.asarray(b)[None] if beta else None)
+        params += [(), layer] if i else [layer]
+    kernel = neural_tangents.empirical_ntk_fn(
+        apply, trace_axes=(), vmap_axes=0, implementation=NtkImplementation[method]
+    )
+    call = jax.jit(lambda p: kernel(x, None, p))
+    if widths[-1] == 1:
+        call = jax.jit(lambda p: kernel(x, None, p)[:, :, 0, 0])
+    return functools.partial(call, params)
+
+
+if __name__ == "__main__":
+    serve({"limit": limit, "empirical": empirical}, ["jax", "neural-tangents", "scikit-ntk"])

@@ -1,0 +1,137 @@
+"""The page on speed is what the stored numbers say, and bad numbers are refused."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import page, worker
+
+RESULTS = json.loads(page.RESULTS.read_text(encoding="utf-8"))
+REPO = Path(__file__).parents[1]
+
+
+def slower(part, name, factor):
+    """Results in which that contestant takes ``factor`` times as long."""
+
+    def change(results):
+        for row in results[part]:
+            if name in row["seconds"]:
+                row["seconds"][name] = [factor * second for second in row["seconds"][name]]
+
+    return change
+
+
+def larger(part, key, factor):
+    """Results in which that number of our rows is ``factor`` times as large."""
+
+    def change(results):
+        for row in results[part]:
+            if row.get("library", "ntk_lib") == "ntk_lib":
+                row[key] *= factor
+
+    return change
+
+
+def test_the_page_is_what_the_results_render_to():
+    assert page.PAGE.read_text(encoding="utf-8") == page.render(RESULTS)
+
+
+def test_the_results_are_in_their_stored_form():
+    assert page.RESULTS.read_text(encoding="utf-8") == page.stored(RESULTS)
+
+
+@pytest.mark.parametrize("name", page.CLAIMS)
+def test_what_the_page_claims_holds_for_its_numbers(name):
+    verdict = next(verdict for verdict in page.verdicts(RESULTS) if verdict.claim.name == name)
+    assert verdict.holds, str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        pytest.param(
+            slower("limit", "ntk_lib", 1000),
+            {
+                "times faster than neural-tangents, depth 4",
+                "times faster than neural-tangents, depth 11",
+                "times the product alone",
+            },
+            id="limit",
+        ),
+        pytest.param(
+            larger("memory", "peak", 1000),
+            {"memory as a share of neural-tangents'", "MiB beyond the result, n = 20000"},
+            id="memory",
+        ),
+        pytest.param(
+            slower("empirical", "mlp_ntk", 1e6),
+            {
+                "times faster than structured derivatives",
+                "times faster than Jacobian contraction",
+            },
+            id="empirical",
+        ),
+        pytest.param(
+            larger("numerics", "by entry", 1e9), {"relative error of an entry, relu"}, id="numerics"
+        ),
+    ],
+)
+def test_a_bad_run_is_refused_by_its_claims(change, names):
+    results = copy.deepcopy(RESULTS)
+    change(results)
+    verdicts = {verdict.claim.name: verdict for verdict in page.verdicts(results)}
+    assert names <= {name for name, verdict in verdicts.items() if not verdict.holds}
+    assert all(str(verdicts[name]).startswith("✗") for name in names)
+
+
+def test_every_claim_is_one_that_some_bad_run_breaks():
+    """The table above names them all: 3 + 2 + 2 + 1."""
+    assert len(page.CLAIMS) == 8
+
+
+def test_no_number_is_no_success():
+    claim = next(iter(page.CLAIMS.values()))
+    assert not page.Verdict(claim, math.nan).holds
+    assert not page.Verdict(claim._replace(least=False), math.nan).holds
+
+
+def test_a_row_of_the_page_holds_ratios_of_medians():
+    row = {"seconds": {"one": [1.0, 3.0, 2.0, 100.0, 2.0], "other": [4.0, 8.0, 1000.0]}}
+    assert page.median(row, "one") == 2.0
+    assert page.ratio(row, "other", "one") == 4.0
+
+
+@pytest.mark.parametrize("data", ["gaussian", "equal norm", "different norms", "digits"])
+def test_both_sides_get_the_same_points(data):
+    n, d = 50, 64
+    x = worker.points(data, n, d)
+    assert x.shape == (n, d)
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x, worker.points(data, n, d))
+    norms = np.linalg.norm(x, axis=1) / math.sqrt(d)
+    if data in ("equal norm", "digits"):
+        np.testing.assert_allclose(norms, 1.0, rtol=1e-6)  # float32: ε = 1.2e-7, and a root
+    else:
+        assert np.ptp(norms) > 0.1
+
+
+def test_unknown_points_are_refused():
+    with pytest.raises(ValueError, match="data needs to be a known name, got 'moon'"):
+        worker.points("moon", 3, 2)
+
+
+def test_a_network_has_the_shapes_of_its_widths():
+    layers = worker.network([4, 3, 2])
+    assert [(W.shape, b.shape) for W, b in layers] == [((3, 4), (3,)), ((2, 3), (2,))]
+    assert all(array.dtype == np.float32 for layer in layers for array in layer)
+
+
+def test_the_peers_are_pinned():
+    lines = (REPO / "benchmarks" / "peers.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert {"neural-tangents==0.6.5", "scikit-ntk==1.2.1"} <= set(pins)
+    assert all("==" in pin for pin in pins)
