@@ -36,7 +36,8 @@ __all__ = ["Recursion", "by_recursion", "evaluate"]
 Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 """F: (moments of the first layer, σ, gain, β, depth) to the kernel, entry by entry."""
 
-BLOCK = 512  # rows and columns of a block: 1 MB in float32, which a core's cache holds
+BLOCK = 512  # rows and columns of a block: 1 MiB in float32, which a core's cache holds
+SMALL = 2**23  # entries of a kernel up to which blocks are half that, or they would cost memory
 NODES = (32, 64)  # places where the recursion is run to find the polynomials: enough, or more
 WORTH = 2**19  # entries × layers from which the polynomials repay their making, about a millisecond
 LONG = 400  # blocks from which a progress bar is shown, about two seconds
@@ -73,7 +74,9 @@ def _points(x: Array, setting: Setting, recursion: Recursion, sigma: Activation)
     return Points(x, a, jnp.sqrt(a), one, index, diagonal)
 
 
-_points_program = jax.jit(_points, static_argnames=("recursion", "sigma"))
+@functools.partial(jax.jit, static_argnames=("recursion", "sigma"))
+def _about_points(x: Array, setting: Setting, *, recursion: Recursion, sigma: Activation) -> Points:
+    return _points(x, setting, recursion, sigma)._replace(x=None)  # or x would be copied
 
 
 def _by_angle(rho: Array, coefficients: Array) -> Array:
@@ -130,7 +133,7 @@ def by_recursion(
     if y is None:
         return _mirrored(_block(left, left, setting, recursion, sigma))
     right = _points(y, setting, recursion, sigma)
-    right = right._replace(index=-jnp.ones_like(right.index))
+    right = right._replace(index=jnp.full(len(y), -1, jnp.int32))
     return _block(left, right, setting, recursion, sigma)
 
 
@@ -210,9 +213,9 @@ def _insert(kernel: Array, block: Array, start: tuple, *, twice: bool) -> Array:
     return jax.lax.dynamic_update_slice(kernel, block.T, start[::-1]) if twice else kernel
 
 
-def _starts(n: int) -> tuple[list[int], int]:
+def _starts(n: int, most: int) -> tuple[list[int], int]:
     """Where blocks of one size start that cover n rows; the last may overlap the one before."""
-    count = -(-n // BLOCK)
+    count = -(-n // most)
     size = -(-n // count)
     return [min(i * size, n - size) for i in range(count)], size
 
@@ -220,14 +223,16 @@ def _starts(n: int) -> tuple[list[int], int]:
 def _in_blocks(
     left: Points, right: Points, setting: Setting, symmetric: bool, recursion, sigma
 ) -> Array:
-    (rows, height), (columns, breadth) = _starts(len(left.a)), _starts(len(right.a))
+    n, m = len(left.a), len(right.a)
+    most = BLOCK if n * m > SMALL else BLOCK // 2
+    (rows, height), (columns, breadth) = _starts(n, most), _starts(m, most)
     compute = functools.partial(
         _block_at, shape=(height, breadth), recursion=recursion, sigma=sigma
     )
     if len(rows) == len(columns) == 1:
         block = compute(left, right, (0, 0), setting)
         return _mirrored(block) if symmetric else block
-    kernel = jnp.zeros((len(left.a), len(right.a)), left.x.dtype)
+    kernel = jnp.zeros((n, m), left.x.dtype)
     count = len(rows) * (len(rows) + 1) // 2 if symmetric else len(rows) * len(columns)
     with tqdm(total=count, desc="kernel", unit="block", disable=count < LONG) as bar:
         for row, i in enumerate(rows):
@@ -281,7 +286,7 @@ def evaluate(
 ) -> Float[Array, "n m"]:
     """The kernel whose recursion is given at all pairs of ``x`` and ``y`` (None: of ``x``).
 
-    Beside the result it holds the points and a few blocks of 512 × 512. With ``mesh``, a
+    Beside the result it holds the points and a few blocks of at most 512 × 512. With ``mesh``, a
     ``jax.sharding.Mesh`` of one or two axes, the rows of the result are shared along the first axis
     and the columns along the second.
 
@@ -297,10 +302,10 @@ def evaluate(
         return by_recursion(recursion, x, y, **options)
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
     setting = Setting(gain, beta, np.int32(depth), None)
-    left = right = _points_program(x, setting, recursion, sigma)
+    about = functools.partial(_about_points, setting=setting, recursion=recursion, sigma=sigma)
+    left = right = about(x)._replace(x=x)
     if y is not None:
-        right = _points_program(y, setting, recursion, sigma)
-        right = right._replace(index=-jnp.ones_like(right.index))
+        right = about(y)._replace(x=y, index=jnp.full(len(y), -1, jnp.int32))
     if len(left.a) * len(right.a) * (depth - 1) >= WORTH:
         left, right, setting = _with_angle(recursion, left, right, setting, sigma)
     if mesh is not None:
