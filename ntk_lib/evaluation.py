@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from ntk_lib.activations import Activation, Moments
 
-__all__ = ["Recursion", "by_recursion", "evaluate"]
+__all__ = ["by_recursion", "evaluate"]
 
 Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 """F: (moments of the first layer, σ, gain, β, depth) to the kernel, entry by entry."""

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ntk_lib.arguments import as_array, as_inputs, as_nonnegative, as_positive, as_whole
 
-__all__ = ["Kernel", "Solution", "conjugate_gradients", "flow", "kernel_product", "regression"]
+__all__ = ["Solution", "conjugate_gradients", "flow", "kernel_product", "regression"]
 
 Kernel = Callable[..., Array]
 """kernel(x, y) of shape (n, m), and kernel(x) of shape (n, n) for one set of points."""
