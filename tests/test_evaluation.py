@@ -6,6 +6,7 @@ test_wide_networks.
 
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -324,15 +325,35 @@ def test_points_of_any_size_give_a_positive_semidefinite_gram(exponents, name, b
 # ---------------------------------------------------------------- many devices
 
 
+def start(script, *arguments, **environment):
+    """A process of its own: JAX fixes the number of devices when it starts."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", Path(__file__).parent / script, *arguments],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ends_well(process, says):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == says
+
+
 def test_the_gram_on_eight_devices_is_that_on_one():
-    script = Path(__file__).parent / "eight_devices.py"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-W", "error", script], env=os.environ | flags, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "all as on one device"
+    flags = "--xla_force_host_platform_device_count=8"
+    ends_well(start("eight_devices.py", XLA_FLAGS=flags), "all as on one device")
+
+
+def test_the_gram_on_two_hosts_is_that_on_one():
+    with socket.socket() as meeting:
+        meeting.bind(("localhost", 0))
+        port = str(meeting.getsockname()[1])
+    hosts = [start("two_hosts.py", str(number), port) for number in range(2)]
+    for host in hosts:
+        ends_well(host, "all as on one host")
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,22 @@ def test_gradients_are_finite_where_two_points_coincide(activation, depth, dtype
         assert np.all(np.isfinite(gradient))
 
 
+@pytest.mark.parametrize("activation", [*KINDS, "cos"], ids=named)
+def test_gradients_are_finite_at_opposite_and_at_zero_points(activation):
+    # ρ = −1 to rounding, and a point without direction beside a bias
+    x = jnp.asarray(
+        [[1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [-2.0, -4.0, 1.0], [0.0, 0.0, 0.0]], dtype
+    )
+
+    def total(s, t, beta):
+        options = {"depth": 3, "activation": activation, "beta": beta}
+        return ntk(s, **options).sum() + ntk(s, -t, **options).sum()
+
+    slope = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnames="beta")
+    for gradient in (*slope(x, x, beta=0.3), *slope(x[:3], x[:3], beta=0.0)):
+        assert np.all(np.isfinite(gradient))
+
+
 @pytest.mark.parametrize(
     ("activation", "depth", "beta"),
     [("relu", 2, 0.0), ("relu", 3, 0.3), (LEAKY, 2, 0.3), ("erf", 2, 0.3)],
