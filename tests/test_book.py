@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,3 +311,24 @@ def texts() -> dict[str, str]:
 def test_no_file_names_a(pattern):
     found = {name: hits for name, text in texts().items() if (hits := re.findall(pattern, text))}
     assert found == {}
+
+
+# ---------------------------------------------------------------- the README
+
+
+def test_the_lines_of_the_readme_run():
+    (lines,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text("utf-8"), re.S)
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            lines + "\nprint(kernel.shape, fit.shape, theta.shape)",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "(500, 500) (5,) (20, 20)\n"

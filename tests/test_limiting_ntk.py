@@ -373,7 +373,7 @@ def test_gradients_are_finite_where_two_points_coincide(activation, depth, dtype
 def test_gradients_are_finite_at_opposite_and_at_zero_points(activation):
     # ρ = −1 to rounding, and a point without direction beside a bias
     x = jnp.asarray(
-        [[1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [-2.0, -4.0, 1.0], [0.0, 0.0, 0.0]], dtype
+        [[1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [-2.0, -4.0, 1.0], [0.0, 0.0, 0.0]], jnp.float32
     )
 
     def total(s, t, beta):
