@@ -29,7 +29,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from ntk_lib.activations import Activation, Moments
+from ntk_lib.activations import Activation, Moments, as_activation
+from ntk_lib.arguments import as_inputs, check_numbers
 
 __all__ = ["by_recursion", "evaluate"]
 
@@ -135,6 +136,9 @@ def by_recursion(
     right = _points(y, setting, recursion, sigma)
     right = right._replace(index=jnp.full(len(y), -1, jnp.int32))
     return _block(left, right, setting, recursion, sigma)
+
+
+_whole = jax.jit(by_recursion, static_argnames=("recursion", "sigma", "depth"))
 
 
 # ---------------------------------------------------------------- the angle
@@ -245,15 +249,10 @@ def _in_blocks(
     return kernel
 
 
-def _on_mesh(left: Points, right: Points, setting: Setting, mesh: Mesh, recursion, sigma) -> Array:
+@functools.cache
+def _mesh_program(mesh: Mesh, recursion: Recursion, sigma: Activation) -> tuple[Callable, tuple]:
+    """The program that fills each device's part, and where its arguments lie."""
     rows, columns = [*mesh.axis_names, None][:2]
-    for name, points, axis in (("x", left, rows), ("y", right, columns)):
-        parts = 1 if axis is None else mesh.shape[axis]
-        if len(points.a) % parts:
-            raise ValueError(
-                f"{name} needs a number of points that the {parts} devices along the mesh's axis "
-                f"{axis!r} can share evenly, got {len(points.a)}"
-            )
 
     def part(left: Points, right: Points, setting: Setting) -> Array:
         def row(point: Points) -> Array:
@@ -266,40 +265,58 @@ def _on_mesh(left: Points, right: Points, setting: Setting, mesh: Mesh, recursio
         return Points(*(PartitionSpec(axis) for _ in Points._fields))
 
     specs = (spec(rows), spec(columns), PartitionSpec())
-    program = jax.jit(
-        jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(rows, columns))
-    )
-    places = [jax.tree.map(lambda s: NamedSharding(mesh, s), t) for t in specs]
+    result = PartitionSpec(rows, columns)
+    program = jax.jit(jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=result))
+    return program, jax.tree.map(lambda place: NamedSharding(mesh, place), specs)
+
+
+def _on_mesh(left: Points, right: Points, setting: Setting, mesh: Mesh, recursion, sigma) -> Array:
+    for name, points, axis in zip(("x", "y"), (left, right), mesh.axis_names, strict=False):
+        if len(points.a) % mesh.shape[axis]:
+            raise ValueError(
+                f"{name} needs a number of points that the {mesh.shape[axis]} devices along the "
+                f"mesh's axis {axis!r} can share evenly, got {len(points.a)}"
+            )
+    program, places = _mesh_program(mesh, recursion, sigma)
     return program(*map(jax.device_put, (left, right, setting), places))
 
 
 def evaluate(
     recursion: Recursion,
-    x: Float[Array, "n d"],
-    y: Float[Array, "m d"] | None,
+    x: Float[ArrayLike, "n d"],
+    y: Float[ArrayLike, "m d"] | None,
     *,
-    sigma: Activation,
+    depth: int,
+    activation: str | Activation,
     gain: float,
     beta: float,
-    depth: int,
     mesh: Mesh | None = None,
+    plain: bool = False,
 ) -> Float[Array, "n m"]:
     """The kernel whose recursion is given at all pairs of ``x`` and ``y`` (None: of ``x``).
 
-    Beside the result it holds the points and a few blocks of at most 512 × 512. With ``mesh``, a
-    ``jax.sharding.Mesh`` of one or two axes, the rows of the result are shared along the first axis
-    and the columns along the second.
+    Beside the result it holds the points and a few blocks of at most 512 × 512. Under a JAX
+    transformation of ``x`` or ``y``, and where ``plain``, it is ``by_recursion``. With ``mesh``, a
+    ``jax.sharding.Mesh`` of one or two axes (of one host or several), the rows of the result are
+    shared along the first axis and the columns along the second; each device computes its part.
+
+    Errors are a few roundings of the dtype, in units of √(K(x, x) K(x', x')), but for a kink in σ
+    and a pair of nearly parallel points in ``x`` and ``y``: their ρ is rounded, so their angle is
+    known to √ε only. On the diagonal of the kernel of ``x`` with itself no angle is taken.
 
     Raises ``TypeError`` for a mesh that is none, ``ValueError`` for one of more than two axes and
-    for points that its devices cannot share evenly.
+    for points that its devices cannot share evenly, and what ``as_activation``, ``check_numbers``
+    and ``as_inputs`` raise.
     """
+    sigma = as_activation(activation)
+    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
+    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(f"mesh needs a jax.sharding.Mesh, got {type(mesh).__name__}")
     if mesh is not None and len(mesh.axis_names) > 2:
         raise ValueError(f"mesh needs one or two axes, got {mesh.axis_names}")
-    options = {"sigma": sigma, "gain": gain, "beta": beta, "depth": depth}
-    if any(isinstance(t, jax.core.Tracer) for t in (x, y)):
-        return by_recursion(recursion, x, y, **options)
+    if plain or any(isinstance(t, jax.core.Tracer) for t in (x, y)):
+        return _whole(recursion, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth)
     gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
     setting = Setting(gain, beta, np.int32(depth), None)
     about = functools.partial(_about_points, setting=setting, recursion=recursion, sigma=sigma)

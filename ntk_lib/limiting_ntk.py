@@ -43,7 +43,7 @@ from ntk_lib.arguments import (
     check_numbers,
     check_params,
 )
-from ntk_lib.evaluation import by_recursion, evaluate
+from ntk_lib.evaluation import evaluate
 from ntk_lib.tangent_kernels import OUTPUTS, upper_mirrored
 from ntk_lib.wide_networks import (
     Layer,
@@ -97,14 +97,12 @@ def ntk(
     computed, and what ``mesh`` does, is said in ``evaluation``. With several outputs the limit is
     this kernel times the identity.
 
-    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs``, ``check_numbers`` and
-    ``evaluate`` refuse. Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs
-    times √d, Arora et al. 2019, equations 7 to 9, where L = ``depth`` - 1 counts hidden layers.
+    Raises ``ValueError`` or ``TypeError`` for what ``evaluate`` refuses.
+    Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs times √d, Arora et al.
+    2019, equations 7 to 9, where L = ``depth`` - 1 counts hidden layers.
     """
-    sigma = as_activation(activation)
-    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
-    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
-    return evaluate(_ntk, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth, mesh=mesh)
+    setting = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
+    return evaluate(_ntk, x, y, **setting, mesh=mesh)
 
 
 def recursive_ntk(
@@ -120,15 +118,8 @@ def recursive_ntk(
 
     Takes and raises what ``ntk`` does; holds several arrays of shape (n, m).
     """
-    sigma = as_activation(activation)
-    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
-    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
-    return _recursive_ntk(x, y, gain, beta, sigma=sigma, depth=depth)
-
-
-@functools.partial(jax.jit, static_argnames=("sigma", "depth"))
-def _recursive_ntk(x, y, gain, beta, *, sigma: Activation, depth: int) -> Array:
-    return by_recursion(_ntk, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth)
+    setting = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
+    return evaluate(_ntk, x, y, **setting, plain=True)
 
 
 # ---------------------------------------------------------------- finite networks

@@ -237,13 +237,11 @@ def nngp(
     are divided by √d, as in the paper. Returns shape (n, m), in the units of f²; how large ones are
     computed, and what ``mesh`` does, is said in ``evaluation``.
 
-    Raises ``ValueError`` or ``TypeError`` for what ``as_inputs``, ``check_numbers`` and
-    ``evaluate`` refuse. Source: Jacot et al. 2018, Proposition 1; Lee et al. 2018.
+    Raises ``ValueError`` or ``TypeError`` for what ``evaluate`` refuses.
+    Source: Jacot et al. 2018, Proposition 1; Lee et al. 2018.
     """
-    sigma = as_activation(activation)
-    gain, beta = check_numbers(depth=depth, gain=gain, beta=beta)
-    x, y = as_inputs(x, y, forbid_zero=sigma.homogeneous and beta == 0)
-    return evaluate(_nngp, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth, mesh=mesh)
+    setting = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
+    return evaluate(_nngp, x, y, **setting, mesh=mesh)
 
 
 # ---------------------------------------------------------------- depth
