@@ -30,6 +30,7 @@ from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from ntk_lib.activations import Activation, Moments
+from ntk_lib.arguments import as_scalar
 
 __all__ = ["Recursion", "by_recursion", "evaluate"]
 
@@ -128,7 +129,8 @@ def by_recursion(
 
     Holds several arrays of shape (n, m).
     """
-    setting = Setting(jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype), depth, None)
+    gain, beta = as_scalar("gain", gain, x.dtype), as_scalar("beta", beta, x.dtype)
+    setting = Setting(gain, beta, depth, None)
     left = _points(x, setting, recursion, sigma)
     if y is None:
         return _mirrored(_block(left, left, setting, recursion, sigma))
@@ -300,7 +302,7 @@ def evaluate(
     options = {"sigma": sigma, "gain": gain, "beta": beta, "depth": depth}
     if any(isinstance(t, jax.core.Tracer) for t in (x, y)):
         return by_recursion(recursion, x, y, **options)
-    gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
+    gain, beta = as_scalar("gain", gain, x.dtype), as_scalar("beta", beta, x.dtype)
     setting = Setting(gain, beta, np.int32(depth), None)
     about = functools.partial(_about_points, setting=setting, recursion=recursion, sigma=sigma)
     left = right = about(x)._replace(x=x)
