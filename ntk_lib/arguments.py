@@ -95,7 +95,7 @@ def as_whole(
 
 
 def as_counts(
-    name: str, values: Sequence[int], *, least: int, most: int = 2**31 - 1
+    name: str, values: Sequence[int] | ArrayLike, *, least: int, most: int = 2**31 - 1
 ) -> tuple[int, ...]:
     """``values``, a sequence or a one-dimensional array, as integers from ``least`` to ``most``.
 
