@@ -5,7 +5,7 @@ checks of values (not those of shapes and dtypes) are left out.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,31 @@ from jaxtyping import Array, PyTree
 __all__ = [
     "as_array",
     "as_choice",
+    "as_counts",
+    "as_float_dtype",
     "as_inputs",
+    "as_key",
     "as_nonnegative",
     "as_number",
+    "as_numeric",
     "as_params",
     "as_positive",
+    "as_scalar",
     "as_symmetric",
     "as_whole",
+    "check_fits",
+    "check_known",
     "check_numbers",
     "check_params",
+    "is_real",
+    "output_of",
 ]
+
+
+def is_real(dtype: object) -> bool:
+    """Integers and floats; to NumPy a time span is an integer too, and a random key is neither."""
+    integer = jnp.issubdtype(dtype, jnp.integer) and not jnp.issubdtype(dtype, np.timedelta64)
+    return integer or jnp.issubdtype(dtype, jnp.floating)
 
 
 def as_number(name: str, value: object) -> float:
@@ -33,10 +48,17 @@ def as_number(name: str, value: object) -> float:
 
     Raises ``TypeError`` for what is no real number, ``ValueError`` for NaN and infinity.
     """
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} needs a number known before the program runs, got a traced value")
     scalar = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
-    if not scalar or isinstance(value, bool) or np.ndim(value) or np.iscomplexobj(value):
+    if not scalar or isinstance(value, bool) or np.ndim(value):
         raise TypeError(f"{name} needs a real number, got {value!r}")
-    number = float(value)
+    if not is_real(getattr(value, "dtype", float)):
+        raise TypeError(f"{name} needs a real number, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} needs a finite number, got an integer beyond floats") from error
     if not math.isfinite(number):
         raise ValueError(f"{name} needs a finite number, got {number}")
     return number
@@ -53,17 +75,95 @@ def as_positive(name: str, value: object) -> float:
     return number
 
 
-def as_whole(name: str, value: object, *, least: int, meaning: str = "") -> int:
-    """``value`` as an int of at least ``least``; ``meaning`` is added to the message.
+def as_whole(
+    name: str, value: object, *, least: int, most: int = 2**31 - 1, meaning: str = ""
+) -> int:
+    """``value`` as an int from ``least`` to ``most``; ``meaning`` is added to the message.
 
-    Raises ``TypeError`` for what is no integer, ``ValueError`` for a smaller one.
+    ``most`` is the largest number that JAX counts to. Raises ``TypeError`` for what is no integer,
+    ``ValueError`` for one outside.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    span = isinstance(value, np.timedelta64)  # an integer to NumPy
+    if isinstance(value, bool) or span or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} needs an integer{meaning}, got {value!r}")
     if value < least:
         floor = "0 or more" if least == 0 else f"at least {least}"
         raise ValueError(f"{name} needs to be {floor}{meaning}, got {value}")
+    if value > most:
+        raise ValueError(f"{name} needs to be at most {most}{meaning}, got {value}")
     return int(value)
+
+
+def as_counts(
+    name: str, values: Sequence[int] | ArrayLike, *, least: int, most: int = 2**31 - 1
+) -> tuple[int, ...]:
+    """``values``, a sequence or a one-dimensional array, as integers from ``least`` to ``most``.
+
+    Raises ``TypeError`` for what is no sequence of integers, ``ValueError`` for one outside.
+    """
+    try:
+        numbers = np.asarray(values) if isinstance(values, np.ndarray | jax.Array) else values
+        entries = tuple(numbers)
+    except TypeError as error:
+        raise TypeError(f"{name} needs a sequence of integers, got {values!r}") from error
+    if isinstance(values, str | bytes | dict):
+        raise TypeError(f"{name} needs a sequence of integers, got {values!r}")
+    return tuple(
+        as_whole(f"{name} needs integers: number {i}", n, least=least, most=most)
+        for i, n in enumerate(entries)
+    )
+
+
+def check_fits(name: str, value: ArrayLike, dtype: object) -> None:
+    """Raise ``ValueError`` for a finite number that a float of ``dtype`` cannot hold."""
+    largest = float(jnp.finfo(dtype).max)
+    if not isinstance(value, jax.core.Tracer) and largest < abs(value) < math.inf:
+        raise ValueError(f"{name} needs a number that fits into {jnp.dtype(dtype)}, got {value}")
+
+
+def as_scalar(name: str, value: ArrayLike, dtype: object) -> Array:
+    """The number ``value`` as a JAX scalar of ``dtype``; raises what ``check_fits`` raises."""
+    check_fits(name, value, dtype)
+    return jnp.asarray(value, dtype)
+
+
+def check_known(**values: object) -> None:
+    """Raise ``TypeError`` for a traced value, in a function that does not run inside ``jit``."""
+    for name, value in values.items():
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(f"{name} needs known numbers (no jit, no grad), got a traced array")
+
+
+def as_key(name: str, value: object) -> Array:
+    """``value``, one random key: of ``jax.random.key``, or of the older ``jax.random.PRNGKey``.
+
+    Raises ``TypeError`` for what is no key, ``ValueError`` for an array of several.
+    """
+    kind = getattr(value, "dtype", type(value).__name__)
+    new = not isinstance(kind, str) and jnp.issubdtype(kind, jax.dtypes.prng_key)
+    try:
+        jax.random.key_impl(value)  # of the older kind: are these the bits of a key?
+    except (AttributeError, TypeError) as error:
+        raise TypeError(f"{name} needs a random key, say jax.random.key(0), got {kind}") from error
+    if np.ndim(value) != (0 if new else 1):
+        raise ValueError(f"{name} needs one random key, got several, of shape {np.shape(value)}")
+    return value
+
+
+def as_float_dtype(name: str, value: object) -> np.dtype | None:
+    """``value`` as a floating dtype that JAX has now; None stays, for JAX's default.
+
+    Raises ``TypeError`` for anything else.
+    """
+    try:
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError as error:
+        raise TypeError(f"{name} needs a floating dtype, got {value!r}") from error
+    if dtype is None:
+        return None
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{name} needs a floating dtype, got {dtype}")
+    return dtype
 
 
 def as_choice(name: str, value: object, choices: Sequence[str]) -> str:
@@ -78,21 +178,34 @@ def as_choice(name: str, value: object, choices: Sequence[str]) -> str:
     return value
 
 
+def as_numeric(name: str, value: ArrayLike) -> np.ndarray | Array:
+    """``value`` as a NumPy array of real numbers, finite or not; a tracer as it is.
+
+    Raises ``TypeError`` for what is not numeric, complex or boolean, ``ValueError`` for masked
+    entries.
+    """
+    traced = isinstance(value, jax.core.Tracer)
+    try:
+        array = value if traced else np.asarray(value)
+    except (TypeError, ValueError) as error:  # random keys; ragged
+        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
+    if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name} needs real numbers, got dtype {array.dtype}")
+    if not is_real(array.dtype):
+        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        masked = np.ma.count_masked(value)
+        raise ValueError(f"{name} needs a number in every place, got {masked} masked entries")
+    return array
+
+
 def as_array(name: str, value: ArrayLike, *, dtype: object = None) -> Array:
     """``value`` as a float array of ``dtype`` (default: its own, or JAX's default float).
 
     Raises ``TypeError`` for what is not numeric, complex or boolean, ``ValueError`` for NaN and
     infinity, also where they arise because ``dtype`` is too small.
     """
-    traced = isinstance(value, jax.core.Tracer)
-    try:
-        array = value if traced else np.asarray(value)
-    except ValueError as error:  # ragged
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
-    if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"{name} needs real numbers, got dtype {array.dtype}")
-    if not (traced or jnp.issubdtype(array.dtype, jnp.number)):
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}")
+    array, traced = as_numeric(name, value), isinstance(value, jax.core.Tracer)
     if dtype is None:
         floating = jnp.issubdtype(array.dtype, jnp.floating) and not isinstance(value, list | tuple)
         dtype = jax.dtypes.canonicalize_dtype(array.dtype if floating else float)
@@ -183,19 +296,19 @@ def _check_norms(name: str, points: np.ndarray, forbid_zero: bool) -> None:
         )
 
 
-def as_params(params: PyTree) -> PyTree:
+def as_params(params: PyTree, *, name: str = "params") -> PyTree:
     """The pytree with each leaf, a float array or a Python number, as a JAX array.
 
     Raises ``TypeError`` for a leaf that is not real and floating, ``ValueError`` for no leaf.
     """
     leaves = jax.tree.leaves(params)
     if not leaves:
-        raise ValueError("params needs at least one array, got an empty pytree")
+        raise ValueError(f"{name} needs at least one array, got an empty pytree")
     for leaf in leaves:
         number = isinstance(leaf, int | float | complex)
         kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"params needs float arrays, got {kind}")
+            raise TypeError(f"{name} needs float arrays, got {kind}")
     return jax.tree.map(lambda w: jnp.asarray(w, jnp.result_type(w)), params)
 
 
@@ -215,15 +328,51 @@ def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float
 def check_params(params: Sequence) -> None:
     """A network is a non-empty sequence of layers (W, b) of float arrays.
 
-    Raises ``TypeError`` for anything else, ``ValueError`` for an empty sequence.
+    Raises ``TypeError`` for anything else, ``ValueError`` for an empty sequence and for layers
+    whose shapes do not fit: W (n_out, n_in), b (n_out,), n_in the n_out of the layer before.
     """
     if not isinstance(params, list | tuple):
         raise TypeError(f"params needs a list of layers, got {type(params).__name__}")
     if not params:
         raise ValueError("params needs at least one layer, got none")
-    for layer in params:
+    width = None
+    for i, layer in enumerate(params):
         if not (hasattr(layer, "W") and hasattr(layer, "b")):
             raise TypeError(f"params needs layers with W and b, got {type(layer).__name__}")
-        for array in layer:
-            if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
-                raise TypeError(f"params needs float arrays, got dtype {jnp.result_type(array)}")
+        for array in (layer.W, layer.b):
+            kind = getattr(array, "dtype", None)
+            if kind is None:
+                raise TypeError(f"params needs float arrays, got {type(array).__name__}")
+            if not jnp.issubdtype(kind, jnp.floating):
+                raise TypeError(f"params needs float arrays, got dtype {kind}")
+        shape = layer.W.shape
+        if len(shape) != 2 or 0 in shape or layer.b.shape != shape[:1]:
+            raise ValueError(
+                "params needs W of shape (n_out, n_in) and b of shape (n_out,), got "
+                f"{shape} and {layer.b.shape} in layer {i}"
+            )
+        if width not in (None, shape[1]):
+            raise ValueError(
+                f"params needs layers that fit, got {shape[1]} inputs in layer {i} after "
+                f"{width} outputs"
+            )
+        width = shape[0]
+
+
+def output_of(name: str, function: Callable, *arguments: PyTree) -> PyTree:
+    """Shapes and dtypes of what ``function`` gives for the arguments, without computing it.
+
+    Raises ``TypeError`` for an output that is no array, and what the function itself raises.
+    """
+    try:
+        return jax.eval_shape(function, *arguments)
+    except TypeError:
+        # only now, since for a function of our own around it JAX would trace again at each call
+        def looked_at(*given: PyTree) -> PyTree:
+            for leaf in jax.tree.leaves(output := function(*given)):
+                if not isinstance(leaf, jax.Array | np.ndarray | np.number | int | float | complex):
+                    raise TypeError(f"{name} needs to give arrays, got {type(leaf).__name__}")
+            return output
+
+        jax.eval_shape(looked_at, *arguments)
+        raise

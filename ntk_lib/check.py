@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ntk_lib.arguments import as_number
+from ntk_lib.arguments import as_number, as_numeric, as_whole, check_known
 
 __all__ = ["Slope", "check", "slope"]
 
@@ -46,6 +46,8 @@ def check(
     ((kind, bound),) = named.items()
     if kind in ("within", "relative") and bound < 0:
         raise ValueError(f"{kind} needs a number that is 0 or more, got {bound}")
+    digits = as_whole("digits", digits, least=1, most=99)
+    check_known(measured=measured, predicted=predicted)
     for name, value in {"measured": measured, "predicted": predicted}.items():
         if np.ndim(value) or np.asarray(value).dtype.kind not in "iufb":
             raise TypeError(f"{name} needs a real number, got {value!r}")
@@ -91,12 +93,10 @@ def slope(
     Raises ``TypeError`` for what is no array of real numbers, ``ValueError`` for fewer than three
     points, unequal lengths, values that are not positive and finite, or x all the same.
     """
-    arrays = {"x": np.asarray(x), "y": np.asarray(y)}
-    if y_se is not None:
-        arrays["y_se"] = np.asarray(y_se)
+    given = {"x": x, "y": y} | ({} if y_se is None else {"y_se": y_se})
+    check_known(**given)
+    arrays = {name: as_numeric(name, values) for name, values in given.items()}
     for name, values in arrays.items():
-        if values.dtype.kind not in "iuf":
-            raise TypeError(f"{name} needs real numbers, got dtype {values.dtype}")
         if values.ndim != 1 or arrays["x"].size < 3:
             raise ValueError(f"{name} needs shape (n,), n at least 3, got {values.shape}")
         if values.size != arrays["x"].size:

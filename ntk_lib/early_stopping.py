@@ -37,16 +37,23 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ntk_lib.activations import Activation, as_activation
 from ntk_lib.arguments import (
     as_array,
+    as_counts,
+    as_float_dtype,
     as_inputs,
+    as_key,
     as_nonnegative,
     as_positive,
+    as_scalar,
+    as_symmetric,
     as_whole,
+    check_known,
     check_numbers,
+    is_real,
 )
 from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
 from ntk_lib.lazy import filter_arguments
-from ntk_lib.wide_networks import Layer, apply, init
+from ntk_lib.wide_networks import Layer, apply, as_widths, init
 
 __all__ = [
     "Ensemble",
@@ -69,18 +76,18 @@ def ridge_filter(values: Float[ArrayLike, "*n"], ridge: ArrayLike) -> Float[Arra
     The ridge is the one of ``kernels.kernel_regression``: (Θ + N·ridge·I) α = y. Raises
     ``ValueError`` or ``TypeError`` for a ridge that is negative or no number.
     """
-    values, ridge = filter_arguments(values, as_nonnegative("ridge", ridge))
+    values, ridge = filter_arguments(values, "ridge", as_nonnegative("ridge", ridge))
     return jnp.where(values > 0, values / jnp.where(values > 0, values + ridge, 1.0), 0.0)
 
 
 # ---------------------------------------------------------------- the trained function
 
 
-def _as_theta(theta: ArrayLike) -> Array:
-    theta = as_array("theta", theta)
+def _as_theta(name: str, theta: ArrayLike) -> Array:
+    theta = as_array(name, theta)
     if theta.ndim != 2 or not theta.size or theta.shape[0] < theta.shape[1]:
         raise ValueError(
-            "theta needs shape (points, training points), the training points first, "
+            f"{name} needs shape (points, training points), the training points first, "
             f"got {theta.shape}"
         )
     return theta
@@ -100,12 +107,17 @@ def smoother(
     Raises ``ValueError`` for another shape or training rows that are not symmetric, ``TypeError``
     for a filter that cannot be called.
     """
-    theta = _as_theta(theta)
+    theta = _as_theta("theta", theta)
     if not callable(learnt):
         raise TypeError(f"learnt needs a function of the eigenvalues, got {type(learnt).__name__}")
     count = theta.shape[1]
+    as_symmetric("theta", theta[:count])
     values, vectors = principal_components(theta[:count])
-    return _smoother(theta, values, vectors, learnt(values))
+    shares = learnt(values)
+    if getattr(shares, "shape", None) != values.shape or not is_real(shares.dtype):
+        got = getattr(shares, "shape", type(shares).__name__)
+        raise ValueError(f"learnt needs to give a share for each of {count} values, got {got}")
+    return _smoother(theta, values, vectors, shares)
 
 
 @jax.jit
@@ -147,7 +159,7 @@ def trained_ensemble(
 
     Raises ``ValueError`` for shapes that do not fit. Source: Lee et al. 2019.
     """
-    M = _as_theta(M)
+    M = _as_theta("M", M)
     targets = as_array("targets", targets, dtype=M.dtype)
     if targets.shape != M.shape[1:]:
         raise ValueError(f"targets needs shape ({M.shape[1]},), got {targets.shape}")
@@ -186,11 +198,11 @@ def risk(
     Raises ``ValueError`` or ``TypeError`` for shapes that do not fit and a noise that is negative
     or no number.
     """
-    M = _as_theta(M)
+    M = _as_theta("M", M)
     truth = as_array("truth", truth, dtype=M.dtype)
     if truth.shape != (len(M),):
         raise ValueError(f"truth needs shape ({len(M)},), one a point, got {truth.shape}")
-    noise = jnp.asarray(as_nonnegative("noise", noise), M.dtype)
+    noise = as_scalar("noise", as_nonnegative("noise", noise), M.dtype)
     return _risk(M, _as_sigma(sigma, M), truth, noise)
 
 
@@ -209,12 +221,12 @@ def best_time(times: Float[ArrayLike, " t"], risks: Float[ArrayLike, " t"]) -> f
     Raises ``ValueError`` for unequal shapes, fewer than three times, or times that do not increase
     from above 0.
     """
+    check_known(times=times, risks=risks)
     times, risks = (np.asarray(as_array(n, v)) for n, v in (("times", times), ("risks", risks)))
-    if times.ndim != 1 or len(times) < 3 or risks.shape != times.shape:
-        raise ValueError(
-            "times and risks need one shape (t,), t at least 3, "
-            f"got {times.shape} and {risks.shape}"
-        )
+    if times.ndim != 1 or len(times) < 3:
+        raise ValueError(f"times needs shape (t,), t at least 3, got {times.shape}")
+    if risks.shape != times.shape:
+        raise ValueError(f"risks needs the shape of times, {times.shape}, got {risks.shape}")
     if times[0] <= 0 or np.any(np.diff(times) <= 0):
         raise ValueError("times needs positive numbers in increasing order")
     i = int(np.argmin(risks))
@@ -247,8 +259,9 @@ def random_networks(
     ``limiting_ntk.random_kernels``. Raises ``ValueError`` for ``draws`` below 1, and as ``init``
     does.
     """
-    keys = jax.random.split(key, as_whole("draws", draws, least=1))
-    return _random_networks(keys, widths=tuple(widths), dtype=dtype)
+    keys = jax.random.split(as_key("key", key), as_whole("draws", draws, least=1))
+    widths, dtype = as_widths(widths), as_float_dtype("dtype", dtype)
+    return _random_networks(keys, widths=widths, dtype=dtype)
 
 
 @functools.partial(jax.jit, static_argnames="sigma")
@@ -307,11 +320,11 @@ def trained_networks(
     targets = as_array("targets", targets, dtype=x.dtype)
     if targets.ndim != 2 or targets.shape[1] != len(x) or not len(targets):
         raise ValueError(f"targets needs shape (draws, {len(x)}), got {targets.shape}")
-    counts = [as_whole("steps needs step counts: one", s, least=0) for s in steps]
+    counts = as_counts("steps", steps, least=0)
     if not counts or np.any(np.diff(counts) < 0):
-        raise ValueError(f"steps needs step counts in increasing order, got {list(steps)}")
+        raise ValueError(f"steps needs step counts in increasing order, got {counts}")
     widths = (x.shape[1], *[width] * (depth - 1), 1)
     starts = random_networks(widths, key=key, draws=len(targets), dtype=x.dtype)
     segments = jnp.asarray(np.diff(counts, prepend=0))
-    rate, beta = jnp.asarray(rate, x.dtype), jnp.asarray(beta, x.dtype)
+    rate, beta = as_scalar("rate", rate, x.dtype), as_scalar("beta", beta, x.dtype)
     return _trained_networks(starts, x, targets, at, segments, rate, beta, sigma=sigma)

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from ntk_lib.activations import Activation, Moments, as_activation
-from ntk_lib.arguments import as_inputs, check_numbers
+from ntk_lib.arguments import as_inputs, as_scalar, check_numbers
 
 __all__ = ["by_recursion", "evaluate"]
 
@@ -129,7 +129,8 @@ def by_recursion(
 
     Holds several arrays of shape (n, m).
     """
-    setting = Setting(jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype), depth, None)
+    gain, beta = as_scalar("gain", gain, x.dtype), as_scalar("beta", beta, x.dtype)
+    setting = Setting(gain, beta, depth, None)
     left = _points(x, setting, recursion, sigma)
     if y is None:
         return _mirrored(_block(left, left, setting, recursion, sigma))
@@ -315,9 +316,9 @@ def evaluate(
         raise TypeError(f"mesh needs a jax.sharding.Mesh, got {type(mesh).__name__}")
     if mesh is not None and len(mesh.axis_names) > 2:
         raise ValueError(f"mesh needs one or two axes, got {mesh.axis_names}")
+    gain, beta = as_scalar("gain", gain, x.dtype), as_scalar("beta", beta, x.dtype)
     if plain or any(isinstance(t, jax.core.Tracer) for t in (x, y)):
         return _whole(recursion, x, y, sigma=sigma, gain=gain, beta=beta, depth=depth)
-    gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
     setting = Setting(gain, beta, np.int32(depth), None)
     about = functools.partial(_about_points, setting=setting, recursion=recursion, sigma=sigma)
     left = right = about(x)._replace(x=x)

@@ -297,23 +297,38 @@ def explore(
     empty control, a start that is not among the values or a frame without text; ``TypeError`` for
     values that are neither numbers nor words, or a function that returns no figure.
     """
+    for argument, given in (("live", live), ("start", start)):
+        if not isinstance(given, Mapping | None):
+            raise TypeError(f"{argument} needs a dictionary by name, got {given!r}")
     live = dict(live or {})
     start = dict(start or {})
 
     def decorate(function: Callable) -> Callable:
+        if not callable(function):
+            raise TypeError(f"function needs a callable, got {type(function).__name__}")
         parameters = inspect.signature(function).parameters
-        for name in [*controls, *live]:
+        for kind, name in [("control", c) for c in controls] + [("live", name) for name in live]:
             if name not in parameters:
                 known = ", ".join(parameters) or "none"
-                raise ValueError(f"{name!r} is not a parameter of {function.__name__} ({known})")
+                raise ValueError(
+                    f"{kind} {name!r} needs to be a parameter of {function.__name__} ({known})"
+                )
         for name in start:
             if name not in controls:
-                raise ValueError(f"start names {name!r}, which is not a control")
+                known = ", ".join(controls) or "none"
+                raise ValueError(f"start needs names of controls ({known}), got {name!r}")
         shown = [_control(name, values) for name, values in controls.items()]
         extra = [_live(name, bounds, function) for name, bounds in live.items()]
         for bound in extra:
             if bound["name"] not in controls and bound["default"] is None:
                 raise ValueError(f"live {bound['name']!r} needs a control or a default value")
+        for name, parameter in parameters.items():
+            variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if name not in controls and parameter.default is parameter.empty and not variable:
+                raise TypeError(
+                    f"{function.__name__} needs a control or a default value for each parameter, "
+                    f"got none for {name!r}"
+                )
         first = []
         for control in shown:
             value = start.get(control["name"], control["values"][0])

@@ -21,7 +21,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from ntk_lib.arguments import as_array, as_params, as_positive, as_symmetric, as_whole
+from ntk_lib.arguments import (
+    as_array,
+    as_counts,
+    as_params,
+    as_positive,
+    as_symmetric,
+    as_whole,
+    check_fits,
+    output_of,
+)
 
 __all__ = [
     "Training",
@@ -41,19 +50,22 @@ def _as_cost(cost: Callable[[Any], Array], params: PyTree) -> PyTree:
     if not callable(cost):
         raise TypeError(f"cost needs a function of params, got {type(cost).__name__}")
     params = as_params(params)
-    out = jax.eval_shape(cost, params)
+    out = output_of("cost", cost, params)
     if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
         got = f"shape {out.shape} of {out.dtype}" if hasattr(out, "shape") else type(out).__name__
         raise ValueError(f"cost needs to give one real number, got {got}")
     return params
 
 
-def _as_rate(rate: ArrayLike) -> ArrayLike:
+def _as_rate(rate: ArrayLike, params: PyTree) -> ArrayLike:
     if isinstance(rate, jax.core.Tracer):
         if rate.shape:
             raise TypeError(f"rate needs a real number, got shape {rate.shape}")
         return rate
-    return as_positive("rate", rate)
+    rate = as_positive("rate", rate)
+    for leaf in jax.tree.leaves(params):
+        check_fits("rate", rate, leaf.dtype)
+    return rate
 
 
 # ---------------------------------------------------------------- descent
@@ -83,7 +95,8 @@ def gradient_descent(
     Raises ``TypeError`` when ``cost`` is not callable or a parameter is not a float array,
     ``ValueError`` when ``cost`` does not give one number, for rate ≤ 0 or steps < 0.
     """
-    params, rate = _as_cost(cost, params), _as_rate(rate)
+    params = _as_cost(cost, params)
+    rate = _as_rate(rate, params)
     length = as_whole("steps", steps, least=0)
     return Training(*jax.lax.scan(lambda p, _: _step(cost, p, rate), params, length=length))
 
@@ -96,7 +109,8 @@ def descent_path(
     Returns the pytree ``params`` with a leading axis of length ``steps`` + 1; raises what
     ``gradient_descent`` raises.
     """
-    params, rate = _as_cost(cost, params), _as_rate(rate)
+    params = _as_cost(cost, params)
+    rate = _as_rate(rate, params)
     length = as_whole("steps", steps, least=0)
 
     def step(p: PyTree, _: None) -> tuple[PyTree, PyTree]:
@@ -145,6 +159,7 @@ def gradient_flow(
     if tolerance is None:
         tolerance = float(jnp.finfo(dtype).eps) ** (2 / 3)
     tolerance = as_positive("tolerance", tolerance)
+    check_fits("tolerance", tolerance, dtype)
 
     def velocity(_t: Array, p: PyTree, _args: None) -> PyTree:
         return jax.tree.map(jnp.negative, jax.grad(cost)(p))
@@ -219,10 +234,8 @@ def linear_descent(
     0 or more. Returns shape (len(steps), n).
     """
     values, vectors, coefficients = _modes(kernel, start)
-    if np.ndim(steps) != 1:
-        raise ValueError(f"steps needs shape (t,), got {np.shape(steps)}")
-    counts = [as_whole("steps", s, least=0) for s in np.asarray(steps)]
-    factors = 1 - jnp.asarray(_as_rate(rate), values.dtype) * values
+    counts = as_counts("steps", steps, least=0, most=2**63 - 1)  # a large number costs nothing
+    factors = 1 - jnp.asarray(_as_rate(rate, values), values.dtype) * values
     powers = factors[None, :] ** jnp.asarray(counts, values.dtype)[:, None]
     return (powers * coefficients[None, :]) @ vectors.T
 

@@ -23,11 +23,16 @@ from jaxtyping import Array, Float
 
 from ntk_lib.arguments import (
     as_array,
+    as_choice,
     as_inputs,
+    as_key,
     as_nonnegative,
     as_positive,
+    as_scalar,
     as_symmetric,
     as_whole,
+    check_fits,
+    output_of,
 )
 
 __all__ = [
@@ -59,7 +64,8 @@ def rbf(
     Raises ``ValueError`` for bandwidth ≤ 0 and what ``as_inputs`` raises.
     """
     bandwidth = as_positive("bandwidth", bandwidth)
-    return _rbf(*as_inputs(x, y), bandwidth)
+    x, y = as_inputs(x, y)
+    return _rbf(x, y, as_scalar("bandwidth", bandwidth, x.dtype))
 
 
 @jax.jit
@@ -83,7 +89,8 @@ def polynomial(
     """
     degree = as_whole("degree", degree, least=1)
     offset = as_nonnegative("offset", offset)
-    return _polynomial(*as_inputs(x, y), offset, degree=degree)
+    x, y = as_inputs(x, y)
+    return _polynomial(x, y, as_scalar("offset", offset, x.dtype), degree=degree)
 
 
 @partial(jax.jit, static_argnames="degree")
@@ -243,6 +250,8 @@ def rkhs_norm(
     """
     gram = _as_gram(gram, definite=True)
     alpha = _as_values("coefficients", coefficients, gram)
+    if alpha.ndim != 1:
+        raise ValueError(f"coefficients needs one number a point, got shape {alpha.shape}")
     return _norm(gram, alpha)
 
 
@@ -251,16 +260,16 @@ def _norm(gram: Array, alpha: Array) -> Array:
     return safe_sqrt(alpha @ gram @ alpha)
 
 
-def _as_gram(gram: ArrayLike, *, definite: bool = False) -> Array:
+def _as_gram(gram: ArrayLike, *, definite: bool = False, name: str = "gram") -> Array:
     """A symmetric matrix; with ``definite`` one without negative eigenvalues (up to rounding)."""
-    gram = as_symmetric("gram", gram)
+    gram = as_symmetric(name, gram)
     if definite and not isinstance(gram, jax.core.Tracer):
         matrix = np.asarray(gram)
         # √eps: what rounding does to the angle between nearly parallel points
         floor = -len(matrix) * np.sqrt(np.finfo(matrix.dtype).eps) * np.abs(matrix).max()
         if (least := np.linalg.eigvalsh(matrix)[0]) < floor:
             raise ValueError(
-                f"gram needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
+                f"{name} needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
             )
     return gram
 
@@ -268,7 +277,7 @@ def _as_gram(gram: ArrayLike, *, definite: bool = False) -> Array:
 def _as_values(name: str, values: ArrayLike, gram: Array) -> Array:
     """``values`` on the points of a Gram: one row a point, in the Gram's dtype."""
     values = as_array(name, values, dtype=gram.dtype)
-    if values.ndim not in (1, 2) or len(values) != len(gram):
+    if values.ndim not in (1, 2) or len(values) != len(gram) or not values.size:
         raise ValueError(f"{name} needs one row for each of {len(gram)} points, got {values.shape}")
     return values
 
@@ -291,7 +300,10 @@ def kernel_regression(
     ridge = as_nonnegative("ridge", ridge)
     gram = _as_gram(gram, definite=True)
     targets = _as_values("targets", targets, gram)
-    if ridge == 0 and not isinstance(gram, jax.core.Tracer):
+    check_fits("ridge", ridge, gram.dtype)
+    traced = any(isinstance(t, jax.core.Tracer) for t in (gram, ridge))
+    # also a ridge that is 0 in the precision of the Gram
+    if not traced and np.asarray(ridge, gram.dtype) == 0:
         _check_invertible(np.asarray(gram))
     return _solve(gram, targets, len(gram) * ridge)
 
@@ -340,9 +352,9 @@ def random_features(
     """
     count, order = as_whole("count", count, least=1), _as_order(order)
     bandwidth = as_positive("bandwidth", bandwidth)
-    if kernel not in ("rbf", "arc_cosine"):
-        raise ValueError(f"kernel needs to be 'rbf' or 'arc_cosine', got {kernel!r}")
+    kernel = as_choice("kernel", kernel, ("rbf", "arc_cosine"))
     x, _ = as_inputs(x)
+    key, bandwidth = as_key("key", key), as_scalar("bandwidth", bandwidth, x.dtype)
     return _random_features(x, key, bandwidth, count=count, kernel=kernel, order=order)
 
 
@@ -359,6 +371,17 @@ def _random_features(
 
 
 # ---------------------------------------------------------------- descent in function space
+
+
+def _check_cost(cost: Callable[[Array], Array], outputs: Array) -> None:
+    if not callable(cost):
+        raise TypeError(f"cost needs a function of the outputs, got {type(cost).__name__}")
+    result = output_of("cost", cost, outputs)
+    if getattr(result, "shape", None) != ():
+        got = f"shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
+        raise ValueError(f"cost needs to return one number, got {got}")
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(f"cost needs to return a real float, got {result.dtype}")
 
 
 class Descent(NamedTuple):
@@ -384,12 +407,11 @@ def kernel_gradient(
     """
     kernel = as_array("kernel", kernel)
     outputs = as_array("outputs", outputs, dtype=kernel.dtype)
-    if not callable(cost):
-        raise TypeError(f"cost needs a function of the outputs, got {type(cost).__name__}")
-    if kernel.ndim != 2 or outputs.shape != kernel.shape[1:]:
-        raise ValueError(f"kernel needs shape (m, {outputs.size}), got {kernel.shape}")
-    if (shape := jax.eval_shape(cost, outputs).shape) != ():
-        raise ValueError(f"cost needs to return one number, got shape {shape}")
+    if kernel.ndim != 2 or not kernel.size:
+        raise ValueError(f"kernel needs shape (m, n), got {kernel.shape}")
+    if outputs.shape != kernel.shape[1:]:
+        raise ValueError(f"outputs needs shape {kernel.shape[1:]}, got {outputs.shape}")
+    _check_cost(cost, outputs)
     d = len(outputs) * jax.grad(cost)(outputs)
     return kernel @ d / len(outputs)
 
@@ -414,15 +436,16 @@ def kernel_descent(
     """
     steps, rate = as_whole("steps", steps, least=0), as_nonnegative("rate", rate)
     kernel = as_array("kernel", kernel)
-    if kernel.ndim != 2 or len(kernel) < kernel.shape[1]:
+    if kernel.ndim != 2 or not kernel.size or len(kernel) < kernel.shape[1]:
         raise ValueError(f"kernel needs shape (m, n), m at least n, got {kernel.shape}")
     size = kernel.shape[1]
-    _as_gram(kernel[:size], definite=True)
+    _as_gram(kernel[:size], definite=True, name="kernel")
     start = np.zeros(len(kernel)) if start is None else start
     first = as_array("start", start, dtype=kernel.dtype)
     if first.shape != kernel.shape[:1]:
         raise ValueError(f"start needs shape ({len(kernel)},), got {first.shape}")
-
+    _check_cost(cost, first[:size])
+    rate = as_scalar("rate", rate, kernel.dtype)
     return _descent(kernel, first, rate, cost=cost, steps=steps)
 
 

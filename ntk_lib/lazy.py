@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
@@ -29,10 +30,16 @@ from ntk_lib.arguments import (
     as_array,
     as_inputs,
     as_nonnegative,
+    as_number,
+    as_numeric,
+    as_params,
     as_positive,
+    as_scalar,
     as_whole,
+    check_fits,
     check_numbers,
     check_params,
+    output_of,
 )
 from ntk_lib.gradient_flow import Training, gradient_descent
 from ntk_lib.kernels import principal_components
@@ -63,6 +70,7 @@ def linearise(f: Callable[[Any, Array], Array], params: PyTree) -> Callable[[Any
     """
     if not callable(f):
         raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
+    params = as_params(params)
 
     def f_lin(p: PyTree, x: Array) -> Array:
         step = jax.tree.map(jnp.subtract, p, params)
@@ -75,10 +83,10 @@ def linearise(f: Callable[[Any, Array], Array], params: PyTree) -> Callable[[Any
 # ---------------------------------------------------------------- what has been learnt by a time
 
 
-def filter_arguments(values: ArrayLike, number: ArrayLike) -> tuple[Array, Array]:
+def filter_arguments(values: ArrayLike, name: str, number: ArrayLike) -> tuple[Array, Array]:
     """Eigenvalues, those below 0 (rounding) as 0, and the number in their dtype."""
     values = as_array("values", values)
-    return jnp.where(values > 0, values, 0.0), jnp.asarray(number, values.dtype)
+    return jnp.where(values > 0, values, 0.0), as_scalar(name, number, values.dtype)
 
 
 def flow_filter(values: Float[ArrayLike, "*n"], time: ArrayLike) -> Float[Array, "*n"]:
@@ -88,7 +96,9 @@ def flow_filter(values: Float[ArrayLike, "*n"], time: ArrayLike) -> Float[Array,
     errors of 0. ``time`` is one number, and may be ``math.inf``: then the filter is 1 wherever
     λ > 0. Raises ``ValueError`` or ``TypeError`` for a time that is negative or no number.
     """
-    return _flow_filter(*filter_arguments(values, as_nonnegative("time", time, infinite=True)))
+    return _flow_filter(
+        *filter_arguments(values, "time", as_nonnegative("time", time, infinite=True))
+    )
 
 
 @jax.jit
@@ -106,8 +116,8 @@ def descent_filter(
     number of steps that is negative or no number.
     """
     steps = as_nonnegative("steps", steps)
-    values, rate = filter_arguments(values, as_nonnegative("rate", rate))
-    steps, small = jnp.asarray(steps, values.dtype), rate * values < 1
+    values, rate = filter_arguments(values, "rate", as_nonnegative("rate", rate))
+    steps, small = as_scalar("steps", steps, values.dtype), rate * values < 1
     # the first form keeps its digits where ηλ is small
     slow = -jnp.expm1(steps * jnp.log1p(-jnp.where(small, rate * values, 0.0)))
     return jnp.where(small, slow, 1 - (1 - rate * values) ** steps)
@@ -138,16 +148,19 @@ def linearised_change(
         raise ValueError(f"cross needs shape (m, {n}), a column a point, got {cross.shape}")
     if residual.shape != (n,):
         raise ValueError(f"residual needs shape ({n},), one a point, got {residual.shape}")
-    times = jnp.asarray(times, lam.dtype)
+    times = as_numeric("times", times)
     if times.ndim != 1:
         raise ValueError(f"times needs shape (t,), got {times.shape}")
-    if not isinstance(times, jax.core.Tracer) and not bool(jnp.all(times >= 0)):
+    if not isinstance(times, jax.core.Tracer) and not np.all(times >= 0):
         raise ValueError("times needs numbers that are 0 or more, got one that is not")
+    with np.errstate(over="ignore"):  # too late for the dtype is at infinity
+        times = jnp.asarray(times.astype(lam.dtype))
     lam = jnp.where(lam > n * jnp.finfo(lam.dtype).eps * lam[0], lam, 0.0)
     if rate is None:
         learnt = jax.vmap(functools.partial(flow_filter, lam))(times)
     else:
         rate = as_positive("rate", rate)
+        check_fits("rate", rate, lam.dtype)
         by_descent = functools.partial(descent_filter, lam, rate=rate)
         learnt = jax.vmap(lambda s: by_descent(steps=s))(jnp.round(times / rate))
     weights = learnt / jnp.where(lam > 0, lam, 1.0)[None] * (vectors.T @ residual)[None]
@@ -164,12 +177,17 @@ def _norm(tree: PyTree) -> Array:
 def relative_movement(before: PyTree, after: PyTree) -> Float[Array, ""]:
     """‖w_t - w_0‖/‖w_0‖ over all parameters together, for two pytrees of the same structure.
 
-    Raises ``ValueError`` when the structures or the shapes of the arrays differ.
+    Raises ``TypeError`` for leaves that are no float arrays, ``ValueError`` when the structures or
+    the shapes of the arrays differ or ``before`` is zero.
     """
+    before, after = as_params(before, name="before"), as_params(after, name="after")
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"after needs the arrays of before, {shapes[0]}, got {shapes[1]}")
-    return _norm(jax.tree.map(jnp.subtract, after, before)) / _norm(before)
+    size = _norm(before)
+    if not isinstance(size, jax.core.Tracer) and size == 0:
+        raise ValueError("before needs parameters that are not all zero")
+    return _norm(jax.tree.map(jnp.subtract, after, before)) / size
 
 
 def relative_curvature(
@@ -183,14 +201,22 @@ def relative_curvature(
     Raises ``ValueError`` when ``output`` is not scalar or its gradient is zero.
     Source: Chizat et al. 2019, section 1.
     """
-    w, unravel = ravel_pytree(params)
+    if not callable(output):
+        raise TypeError(f"output needs a function of params, got {type(output).__name__}")
+    if not isinstance(residual, jax.core.Tracer):
+        residual = as_number("residual", residual)
+    w, unravel = ravel_pytree(as_params(params))
+    check_fits("residual", residual, w.dtype)
 
     def f(w: Array) -> Array:
         return output(unravel(w))
 
-    shape = getattr(jax.eval_shape(f, w), "shape", None)
+    result = output_of("output", f, w)
+    shape = getattr(result, "shape", None)
     if shape != ():
         raise ValueError(f"output needs to return one number, got shape {shape}")
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(f"output needs to return a real float, got {result.dtype}")
     slope = jnp.sum(jax.grad(f)(w) ** 2)
     if not isinstance(slope, jax.core.Tracer) and slope == 0:
         raise ValueError("params needs a point where the gradient of output is not zero")
@@ -206,9 +232,11 @@ def scaled(
     Trained on the cost divided by α² it becomes lazy as α grows, whatever f is.
     Source: Chizat et al. 2019, section 2.
 
-    Raises ``ValueError`` for ``alpha`` ≤ 0.
+    Raises ``TypeError`` when ``f`` is not callable, ``ValueError`` for ``alpha`` ≤ 0.
     """
     alpha = as_positive("alpha", alpha)
+    if not callable(f):
+        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
     return lambda p, x: alpha * (f(p, x) - f(params, x))
 
 
@@ -255,7 +283,8 @@ def train(
     if targets.shape != (len(x),):
         raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
     steps, rate = as_whole("steps", steps, least=0), as_positive("rate", rate)
-    rate, gain, beta = (jnp.asarray(t, dtype) for t in (rate, gain, beta))
+    given = {"rate": rate, "gain": gain, "beta": beta}
+    rate, gain, beta = (as_scalar(name, t, dtype) for name, t in given.items())
     return _train(
         list(params), x.astype(dtype), targets, rate, gain, beta, steps=steps, sigma=sigma
     )

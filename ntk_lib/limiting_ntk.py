@@ -39,7 +39,12 @@ from ntk_lib.arguments import (
     as_array,
     as_choice,
     as_inputs,
+    as_key,
+    as_numeric,
+    as_positive,
+    as_scalar,
     as_whole,
+    check_known,
     check_numbers,
     check_params,
 )
@@ -254,7 +259,7 @@ def mlp_ntk(
     check_dimension(params, x)
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
-    gain, beta = jnp.asarray(gain, dtype), jnp.asarray(beta, dtype)
+    gain, beta = as_scalar("gain", gain, dtype), as_scalar("beta", beta, dtype)
     theta = _mlp_ntk(params, x, y, gain, beta, sigma=sigma, outputs=outputs, mirror=False)
     return upper_mirrored(theta) if y is None else theta  # a program of its own: see there
 
@@ -297,11 +302,11 @@ def random_kernels(
     x, y = as_inputs(x, y)
     widths = (x.shape[1], *[width] * (depth - 1), 1)
     return _random_kernels(
-        jax.random.split(key, draws),
+        jax.random.split(as_key("key", key), draws),
         x,
         y,
-        jnp.asarray(gain, x.dtype),
-        jnp.asarray(beta, x.dtype),
+        as_scalar("gain", gain, x.dtype),
+        as_scalar("beta", beta, x.dtype),
         widths=widths,
         activation=sigma,
     )
@@ -318,9 +323,24 @@ def plot_on_circle(
     """Kernels of random networks (thin) and their limit (thick) against the angle on the circle.
 
     The vertical axis runs from a little below 0 to ``top``, the same for all frames of a figure.
+
+    Raises ``TypeError`` for what is no array of numbers, ``ValueError`` for shapes that do not fit
+    and a ``top`` that is not positive.
     """
+    check_known(angles=angles, kernels=kernels, limit=limit)
+    angles, kernels, limit = (
+        as_numeric(name, value)
+        for name, value in (("angles", angles), ("kernels", kernels), ("limit", limit))
+    )
+    if angles.ndim != 1:
+        raise ValueError(f"angles needs shape (n,), got {angles.shape}")
+    if kernels.ndim != 2 or kernels.shape[1] != len(angles):
+        raise ValueError(f"kernels needs shape (draws, {len(angles)}), got {kernels.shape}")
+    if limit.shape != angles.shape:
+        raise ValueError(f"limit needs shape {angles.shape}, got {limit.shape}")
+    top = as_positive("top", top)
     fig, ax = plt.subplots()
-    ax.plot(angles, np.asarray(kernels).T, color="C0", linestyle="-", linewidth=1)
+    ax.plot(angles, kernels.T, color="C0", linestyle="-", linewidth=1)
     ax.plot(angles, limit, color="black", linestyle="-", linewidth=3)
     ax.plot([], [], color="C0", linestyle="-", linewidth=1, label="networks")
     ax.plot([], [], color="black", linestyle="-", linewidth=3, label="limit")

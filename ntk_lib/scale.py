@@ -28,7 +28,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.sparse.linalg import LinearOperator, cg
 from tqdm import tqdm
 
-from ntk_lib.arguments import as_array, as_inputs, as_nonnegative, as_positive, as_whole
+from ntk_lib.arguments import (
+    as_array,
+    as_inputs,
+    as_key,
+    as_nonnegative,
+    as_number,
+    as_numeric,
+    as_positive,
+    as_whole,
+    check_known,
+)
 
 __all__ = ["Solution", "conjugate_gradients", "flow", "kernel_product", "regression"]
 
@@ -98,6 +108,7 @@ def kernel_product(
     (n, m), for a ``v`` of another shape, and what ``as_inputs`` raises.
     """
     _as_kernel(kernel)
+    check_known(x=x, v=v, y=y)
     x, y = as_inputs(x, y)
     columns = _columns("v", v, len(x if y is None else y))
     product = _product(kernel, x, columns, y)
@@ -174,16 +185,18 @@ def conjugate_gradients(
     """
     if not callable(product):
         raise TypeError(f"product needs a function of v, got {type(product).__name__}")
-    shape, shift = np.shape(b), as_nonnegative("shift", shift)
-    columns = _columns("b", b, shape[0] if shape else 0)
+    shift = as_nonnegative("shift", as_number("shift", shift))
     tolerance = as_positive("tolerance", tolerance)
     max_steps = as_whole("max_steps", max_steps, least=1)
+    check_known(b=b)
+    shape = as_numeric("b", b).shape
+    columns = _columns("b", b, shape[0] if shape else 0)
 
     def times(v: np.ndarray) -> np.ndarray:
-        result = np.asarray(product(jnp.asarray(v.reshape(shape))), np.float64)
+        result = as_numeric("product", product(jnp.asarray(v.reshape(shape))))
         if result.shape != shape:
             raise ValueError(f"product needs to give the shape of b, {shape}, got {result.shape}")
-        return result.reshape(columns.shape)
+        return np.asarray(result, np.float64).reshape(columns.shape)
 
     options = {"shift": shift, "tolerance": tolerance, "max_steps": max_steps}
     alpha, steps = _solve(times, columns, **options)
@@ -245,8 +258,6 @@ def _system(
     landmarks = as_whole("landmarks", landmarks, least=0)
     if landmarks > len(x):
         raise ValueError(f"landmarks needs at most the {len(x)} points of x, got {landmarks}")
-    if landmarks and key is None:
-        raise ValueError("key needs a random key to choose landmarks with, got None")
     if tolerance is None:
         tolerance = 1e-5 if x.dtype.itemsize <= 4 else 1e-10
     options = {
@@ -254,7 +265,7 @@ def _system(
         "max_steps": as_whole("max_steps", max_steps, least=1),
     }
     product = functools.partial(_product, kernel, x, y=None)
-    helper = _landmarks(kernel, x, landmarks, key) if landmarks else None
+    helper = _landmarks(kernel, x, landmarks, as_key("key", key)) if landmarks else None
     return _System(product, helper, options)
 
 
@@ -283,9 +294,10 @@ def regression(
     ``RuntimeError`` when ``max_steps`` steps do not reach the tolerance.
     Source: Nyström preconditioning, Frangella, Tropp and Udell 2023.
     """
+    check_known(x=x, targets=targets)
+    ridge = as_nonnegative("ridge", as_number("ridge", ridge))
     x, _ = as_inputs(x)
-    system = _system(kernel, x, tolerance, max_steps, landmarks, key)
-    shift = len(x) * as_nonnegative("ridge", ridge)
+    system, shift = _system(kernel, x, tolerance, max_steps, landmarks, key), len(x) * ridge
     b = _columns("targets", targets, len(x))
     with tqdm(desc="regression", unit="step", disable=len(x) ** 2 < LONG) as bar:
         alpha, steps = _solve(
@@ -333,6 +345,7 @@ def flow(
     Raises what ``regression`` raises, and ``ValueError`` for times that are negative or not of
     shape (t,).
     """
+    check_known(x=x, start=start, times=times)
     x, _ = as_inputs(x)
     system = _system(kernel, x, tolerance, max_steps, landmarks, key)
     u = _columns("start", start, len(x))

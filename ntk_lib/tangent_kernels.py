@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from ntk_lib.arguments import as_array, as_choice, as_params
+from ntk_lib.arguments import as_array, as_choice, as_params, output_of
 
 __all__ = ["METHODS", "OUTPUTS", "as_matrix", "empirical_ntk", "tangent_product", "upper_mirrored"]
 
@@ -46,9 +47,12 @@ _USED_ONCE, _ONCE, _SHARED = 2.5, 0.8, 24
 def _batch(name: str, value: ArrayLike) -> Array:
     """Inputs of any kind, one a row: pixels and tokens keep their dtype."""
     try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            array = jnp.asarray(value)
+    except (OverflowError, TypeError, ValueError) as error:
         raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        as_array(name, array)  # finite?
     if array.ndim == 0 or len(array) == 0:
         raise ValueError(f"{name} needs at least one input, one a row, got shape {array.shape}")
     return array
@@ -56,7 +60,7 @@ def _batch(name: str, value: ArrayLike) -> Array:
 
 def _output(f: Callable[[Any, Array], Array], params: PyTree, inputs: Array, name: str):
     """Shape and dtype of f's output for ``inputs``, checked."""
-    out = jax.eval_shape(f, params, inputs)
+    out = output_of("f", f, params, inputs)
     shape = getattr(out, "shape", None)
     if shape is None or len(shape) not in (1, 2) or shape[0] != len(inputs) or 0 in shape:
         raise ValueError(

@@ -37,7 +37,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ntk_lib.activations import Activation, Moments, as_activation
 from ntk_lib.arguments import (
     as_array,
+    as_counts,
+    as_float_dtype,
     as_inputs,
+    as_key,
+    as_nonnegative,
+    as_number,
+    as_scalar,
     as_whole,
     check_numbers,
     check_params,
@@ -47,6 +53,7 @@ from ntk_lib.evaluation import evaluate
 __all__ = [
     "Layer",
     "apply",
+    "as_widths",
     "batch_of",
     "check_dimension",
     "circle",
@@ -71,6 +78,18 @@ class Layer(NamedTuple):
     b: Float[Array, " n_out"]
 
 
+def as_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    """``widths`` as integers, (n₀, n₁, …, n_L).
+
+    Raises ``TypeError`` for what is no sequence of integers, ``ValueError`` for fewer than two
+    widths or a width below 1.
+    """
+    widths = as_counts("widths", widths, least=1)
+    if len(widths) < 2:
+        raise ValueError(f"widths needs at least (n_in, n_out), got {widths}")
+    return widths
+
+
 def init(widths: Sequence[int], *, key: PRNGKeyArray, dtype: object = None) -> list[Layer]:
     """Draw a network: every weight and every bias independently from N(0, 1).
 
@@ -80,13 +99,8 @@ def init(widths: Sequence[int], *, key: PRNGKeyArray, dtype: object = None) -> l
     Raises ``TypeError`` for what is no sequence of integers, ``ValueError`` for fewer than two
     widths or a width below 1.
     """
-    if np.ndim(widths) != 1 or any(isinstance(n, str) for n in widths):
-        raise TypeError(f"widths needs a sequence of integers, got {widths!r}")
-    widths = [
-        as_whole(f"widths needs integers: width {i}", n, least=1) for i, n in enumerate(widths)
-    ]
-    if len(widths) < 2:
-        raise ValueError(f"widths needs at least (n_in, n_out), got {widths}")
+    widths, key = as_widths(widths), as_key("key", key)
+    dtype = as_float_dtype("dtype", dtype)
     shapes = [(n_out, n_in + 1) for n_in, n_out in itertools.pairwise(widths)]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     # one draw for all layers: a draw for each would take five times as long to compile
@@ -122,7 +136,10 @@ def preactivations(
     if x.ndim == 0 or x.shape[-1] != params[0].W.shape[1]:
         n_in = params[0].W.shape[1]
         raise ValueError(f"x needs a last axis of {n_in}, the network's inputs, got {x.shape}")
-    gain, beta = jnp.asarray(gain, x.dtype), jnp.asarray(beta, x.dtype)
+    gain, beta = (
+        as_scalar(name, as_nonnegative(name, t), x.dtype)
+        for name, t in (("gain", gain), ("beta", beta))
+    )
     alpha, layers = x, []
     for W, b in params:
         bias = jnp.broadcast_to(beta * b, (*alpha.shape[:-1], len(b)))
@@ -185,9 +202,9 @@ def random_outputs(
     x, _ = as_inputs(x)
     return _random_outputs(
         x,
-        key,
-        jnp.asarray(gain, x.dtype),
-        jnp.asarray(beta, x.dtype),
+        as_key("key", key),
+        as_scalar("gain", gain, x.dtype),
+        as_scalar("beta", beta, x.dtype),
         draws=draws,
         widths=(x.shape[1], *[width] * (depth - 1), 1),
         sigma=sigma,
@@ -281,8 +298,8 @@ def _susceptibility(q: Array, gain: Array, sigma: Activation) -> Array:
     return gain * sigma.dual_prime(q, q, q)
 
 
-def _variances(q: ArrayLike) -> Array:
-    q = as_array("q", q)
+def _variances(q: ArrayLike, dtype: object = None) -> Array:
+    q = as_array("q", q, dtype=dtype)
     if not isinstance(q, jax.core.Tracer) and not np.all(np.asarray(q) > 0):
         raise ValueError("q needs positive variances, got one that is not")
     return q
@@ -290,7 +307,8 @@ def _variances(q: ArrayLike) -> Array:
 
 def _numbers(gain: float, beta: float, dtype: object) -> tuple[Array, Array]:
     gain, beta = check_numbers(depth=1, gain=gain, beta=beta)
-    return jnp.asarray(gain, dtype), jnp.asarray(beta, dtype)
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    return as_scalar("gain", gain, dtype), as_scalar("beta", beta, dtype)
 
 
 def variance_map(
@@ -323,7 +341,9 @@ def correlation_map(
     rho = as_array("rho", rho)
     if not isinstance(rho, jax.core.Tracer) and np.any(np.abs(rho) > 1):
         raise ValueError("rho needs correlations between -1 and 1, got one beyond")
-    q = _variances(jnp.asarray(q, rho.dtype))
+    q = _variances(q, rho.dtype)
+    if q.ndim and q.shape != rho.shape:
+        raise ValueError(f"q needs one variance, or one a correlation, got shape {q.shape}")
     return _correlation(rho, q, *_numbers(gain, beta, rho.dtype), as_activation(activation))
 
 
@@ -337,11 +357,12 @@ def fixed_variance(
     Raises ``ValueError`` when the iteration does not settle between 1e-6 and 1e6: the variance of
     deep networks vanishes or grows without bound.
     """
+    beta = as_number("beta", beta)
     before, q = map(float, _settled(*_numbers(gain, beta, None), as_activation(activation)))
     if not 1e-6 < q < 1e6 or abs(q - before) > 1e-6 * q:
         raise ValueError(
-            f"no positive variance is handed on unchanged with gain {gain} and beta {beta}: from 1 "
-            f"the variance goes to {q:.2g}"
+            "gain needs a value at which a positive variance is handed on unchanged, "
+            f"got {gain} with beta {beta}: from 1 the variance goes to {q:.2g}"
         )
     return q
 

@@ -351,18 +351,3 @@ def test_the_gram_on_two_hosts_is_that_on_one():
     hosts = [start("two_hosts.py", str(number), port) for number in range(2)]
     for host in hosts:
         ends_well(host, "all as on one host")
-
-
-@pytest.mark.parametrize(
-    ("mesh", "n", "error", "says"),
-    [
-        ("eight", 4, TypeError, "mesh needs a jax.sharding.Mesh, got str"),
-        ((1, 1, 1), 4, ValueError, r"mesh needs one or two axes, got \('a', 'b', 'c'\)"),
-    ],
-)
-def test_a_mesh_of_another_kind_is_refused(no_hook, mesh, n, error, says):
-    if isinstance(mesh, tuple):
-        mesh = jax.make_mesh(mesh, ("a", "b", "c"))
-    for kernel in (ntk, nngp):
-        with pytest.raises(error, match=f"^{says}"):
-            kernel(points(n, 2, dtype="float32"), depth=2, mesh=mesh)

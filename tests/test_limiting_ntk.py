@@ -14,14 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from cases import (
-    BAD_DEPTH,
-    BAD_INPUT,
-    BAD_NUMBERS,
-    BAD_PARAMS,
     KEY,
     PARAMS,
     RNG_SEED,
-    X,
     differences,
     on_circle,
     points,
@@ -734,80 +729,7 @@ def test_the_plot_shows_every_network_and_the_limit():
     assert ax.get_ylabel()
 
 
-# ---------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize(("changed", "error", "says"), BAD_INPUT + BAD_DEPTH + BAD_NUMBERS)
-def test_ntk_refuses_bad_arguments(no_hook, changed, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        ntk(**{"x": X, "y": X, "depth": 3} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "error", "says"),
-    [
-        *BAD_INPUT,
-        *BAD_NUMBERS,
-        *BAD_PARAMS,
-        pytest.param(
-            {"outputs": "all"}, ValueError, "outputs needs one of full, .* got 'all'", id="outputs"
-        ),
-        pytest.param({"outputs": None}, TypeError, "outputs needs .* got None", id="no-outputs"),
-    ],
-)
-def test_mlp_ntk_refuses_bad_arguments(no_hook, changed, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        mlp_ntk(**{"params": PARAMS, "x": X, "y": X} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "error", "says"),
-    [
-        *BAD_INPUT,
-        *BAD_DEPTH,
-        *BAD_NUMBERS,
-        pytest.param({"draws": 0}, ValueError, "draws needs to be at least 1, got 0", id="draws-0"),
-        pytest.param({"draws": 2.5}, TypeError, "draws needs an integer.*2.5", id="draws-float"),
-        pytest.param({"draws": "9"}, TypeError, "draws needs an integer.*'9'", id="draws-word"),
-        pytest.param({"width": 0}, ValueError, "width needs to be at least 1, got 0", id="width-0"),
-        pytest.param({"width": -2}, ValueError, "width needs .* got -2", id="width-negative"),
-        pytest.param({"width": 2.5}, TypeError, "width needs an integer.*2.5", id="width-float"),
-        pytest.param({"width": "9"}, TypeError, "width needs an integer.*'9'", id="width-word"),
-    ],
-)
-def test_random_kernels_refuse_bad_arguments(no_hook, changed, error, says):
-    good = {"x": X, "y": X, "key": KEY, "draws": 2, "width": 3, "depth": 2}
-    with pytest.raises(error, match=f"^{says}"):
-        random_kernels(**good | changed)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "error", "says"),
-    [
-        pytest.param(1.0, ValueError, r"kernel needs shape \(angles,\).* got \(\)", id="scalar"),
-        pytest.param(X, ValueError, r"kernel needs shape .* got \(3, 2\)", id="rank-2"),
-        pytest.param([1.0], ValueError, r"kernel needs .* at least 2 .* got \(1,\)", id="one"),
-        pytest.param([], ValueError, r"kernel needs .* at least 2 .* got \(0,\)", id="empty"),
-        pytest.param([1.0, math.nan], ValueError, "kernel needs finite numbers", id="nan"),
-        pytest.param([1j, 1.0], TypeError, "kernel needs real numbers", id="complex"),
-        pytest.param("round", TypeError, "kernel needs", id="word"),
-    ],
-)
-def test_circle_spectrum_refuses_what_is_no_kernel(no_hook, kernel, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        circle_spectrum(kernel)
-
-
-@pytest.mark.parametrize("argument", ["x", "y"])
-@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
-def test_a_point_without_direction_has_no_angle(name, argument):
-    zero = X.copy()
-    zero[1] = 0
-    inputs = {"x": X, "y": X} | {argument: zero}
-    with pytest.raises(
-        ValueError, match=f"^{argument} needs nonzero points when beta is 0.* row 1"
-    ):
-        ntk(**inputs, depth=2, activation=name, beta=0.0)
+# ---------------------------------------------------------------- unusual input
 
 
 @pytest.mark.parametrize(

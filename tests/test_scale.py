@@ -1,7 +1,6 @@
 """Products, regression and dynamics without the kernel, held against the same with the kernel."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -225,95 +224,3 @@ def test_the_flow_in_float32():
 def test_no_times_give_no_path(x64):
     x, start = data()
     assert flow(TANGENT, x, start, np.zeros(0)).shape == (0, N)
-
-
-# ---------------------------------------------------------------- bad input
-
-ROWS = points(6, 2, dtype="float32")
-ONES = np.ones(6, "float32")
-BAD_KERNEL = [
-    pytest.param({"kernel": "ntk"}, TypeError, "kernel needs a function .* got str", id="word"),
-    pytest.param(
-        {"kernel": lambda x, y=None: x}, ValueError,
-        r"kernel needs to give shape \(6, 6\) .* got \(6, 2\)", id="shape",
-    ),
-    pytest.param(
-        {"kernel": lambda x, y=None: None}, ValueError, "kernel needs to .* NoneType", id="none"
-    ),
-    pytest.param({"x": ONES}, ValueError, r"x needs shape \(points, features\)", id="x-rank"),
-    pytest.param({"x": ROWS * np.nan}, ValueError, "x needs finite", id="x-nan"),
-]  # fmt: skip
-BAD_SOLVER = [
-    pytest.param({"tolerance": 0.0}, ValueError, "tolerance needs a positive", id="tolerance"),
-    pytest.param({"max_steps": 0}, ValueError, "max_steps needs to be at least 1", id="steps"),
-    pytest.param({"max_steps": 2.5}, TypeError, "max_steps needs an integer", id="fraction"),
-    pytest.param({"landmarks": -1}, ValueError, "landmarks needs to be 0 or more", id="landmarks"),
-    pytest.param(
-        {"landmarks": 7, "key": KEY}, ValueError, "landmarks needs at most the 6", id="too-many"
-    ),
-    pytest.param({"landmarks": 2}, ValueError, "key needs a random key", id="no-key"),
-]
-
-
-@pytest.mark.parametrize(
-    ("changed", "error", "says"),
-    [
-        *BAD_KERNEL,
-        pytest.param({"v": np.ones(5)}, ValueError, r"v needs shape \(6,\) or \(6, k\)", id="v"),
-        pytest.param({"v": np.ones((6, 2, 2))}, ValueError, "v needs shape", id="v-rank"),
-        pytest.param({"v": ONES * np.inf}, ValueError, "v needs finite", id="v-infinite"),
-        pytest.param({"y": ROWS[:, :1]}, ValueError, "y needs the 2 features", id="y"),
-    ],
-)
-def test_products_refuse_bad_arguments(no_hook, changed, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        kernel_product(**{"kernel": rbf, "x": ROWS, "v": ONES} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "error", "says"),
-    [
-        *BAD_KERNEL,
-        *BAD_SOLVER,
-        pytest.param({"targets": np.ones(5)}, ValueError, "targets needs shape", id="targets"),
-        pytest.param({"targets": np.ones((6, 0))}, ValueError, "targets needs shape", id="empty"),
-        pytest.param({"ridge": -1.0}, ValueError, "ridge needs .* 0 or more", id="ridge"),
-        pytest.param({"ridge": "some"}, TypeError, "ridge needs a real number", id="ridge-word"),
-    ],
-)
-def test_regression_refuses_bad_arguments(no_hook, changed, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        regression(**{"kernel": rbf, "x": ROWS, "targets": ONES} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "error", "says"),
-    [
-        *BAD_KERNEL,
-        *BAD_SOLVER,
-        pytest.param({"start": np.ones(5)}, ValueError, "start needs shape", id="start"),
-        pytest.param({"times": [-1.0]}, ValueError, "times needs .* 0 or more, got -1", id="times"),
-        pytest.param({"times": 1.0}, ValueError, r"times needs shape \(t,\)", id="times-rank"),
-        pytest.param({"times": [math.inf]}, ValueError, "times needs finite", id="infinite"),
-    ],
-)
-def test_the_flow_refuses_bad_arguments(no_hook, changed, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        flow(**{"kernel": rbf, "x": ROWS, "start": ONES, "times": [1.0]} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "error", "says"),
-    [
-        pytest.param({"product": 5}, TypeError, "product needs a function of v, got int", id="no"),
-        pytest.param(
-            {"product": lambda v: v[:3]}, ValueError, r"product needs .* \(6,\), got", id="short"
-        ),
-        pytest.param({"b": 1.0}, ValueError, "b needs shape", id="b"),
-        pytest.param({"shift": -1.0}, ValueError, "shift needs .* 0 or more", id="shift"),
-        *BAD_SOLVER[:3],
-    ],
-)
-def test_conjugate_gradients_refuse_bad_arguments(no_hook, changed, error, says):
-    with pytest.raises(error, match=f"^{says}"):
-        conjugate_gradients(**{"product": lambda v: 2 * v, "b": ONES} | changed)

@@ -1,0 +1,1148 @@
+"""Bad input, function by function: what is tried and what is said.
+
+A row is (changed arguments, error, how the message begins): the function is called with the good
+arguments of its entry, these changed. The message begins with the name of an argument.
+"""
+
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from cases import INFINITE, KEY, NAN, PARAMS, X
+
+import ntk_lib
+from ntk_lib import (
+    activations,
+    arguments,
+    check,
+    early_stopping,
+    explore,
+    gradient_flow,
+    kernels,
+    lazy,
+    limiting_ntk,
+    scale,
+    tangent_kernels,
+    wide_networks,
+)
+from ntk_lib.wide_networks import Layer, init
+
+EYE, ONES = np.eye(3, dtype="f4"), np.ones(3, "f4")
+SKEW = np.array([[1, 0.5], [0, 1]], "f4")
+# symmetric with a negative eigenvalue, and with a zero one
+BOX = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], "f4")
+SINGULAR = np.array([[1, 1, 1.0], [1, 2, 1.5], [1, 1.5, 1.25]], "f4")
+REPEATED = np.asarray(kernels.rbf(X[[0, 1, 1]]))
+ZERO_POINT = X * np.array([[1], [0], [1]], "f4")
+MASKED = np.ma.masked_array(X, mask=X > 5)
+OBJECTS = np.array([[object()]])
+KEYS = jax.random.split(KEY, 3)
+BIG = 10**400  # an integer that no float holds
+HUGE = 1e300  # a number that float64 holds, and float32 does not
+MANY = 2**70  # more than JAX counts to
+THREE_AXES = jax.make_mesh((1, 1, 1), ("a", "b", "c"))
+
+
+# ---------------------------------------------------------------- rows that functions share
+
+
+def array(name):
+    """What no array argument of real numbers takes."""
+    return [
+        ({name: NAN}, ValueError, f"{name} needs finite numbers, got 1"),
+        ({name: INFINITE}, ValueError, f"{name} needs finite numbers, got 1"),
+        ({name: X.astype(float) * HUGE}, ValueError, f"{name} needs finite numbers, got"),
+        ({name: X * 1j}, TypeError, f"{name} needs real numbers, got dtype complex"),
+        ({name: X > 2}, TypeError, f"{name} needs real numbers, got dtype bool"),
+        ({name: "two points"}, TypeError, f"{name} needs a numeric array, got str"),
+        ({name: None}, TypeError, f"{name} needs a numeric array, got NoneType"),
+        ({name: {"a": 1}}, TypeError, f"{name} needs a numeric array, got dict"),
+        ({name: OBJECTS}, TypeError, f"{name} needs a numeric array, got ndarray"),
+        ({name: [[1.0], [2.0, 3.0]]}, TypeError, f"{name} needs a numeric array, got list"),
+        ({name: [[10**30]]}, TypeError, f"{name} needs a numeric array, got list"),
+        ({name: KEY}, TypeError, f"{name} needs a numeric array"),
+        ({name: X.astype("m8[s]")}, TypeError, f"{name} needs a numeric array, got ndarray"),
+        ({name: MASKED}, ValueError, f"{name} needs a number in every place, got 1 masked"),
+    ]
+
+
+def points(name):
+    return [
+        *array(name),
+        ({name: 1.0}, ValueError, rf"{name} needs shape \(points, features\), got \(\)"),
+        ({name: X[0]}, ValueError, rf"{name} needs shape \(points, features\), got \(2,\)"),
+        ({name: X[None]}, ValueError, rf"{name} needs shape .* got \(1, 3, 2\)"),
+        ({name: X[:0]}, ValueError, rf"{name} needs at least one point .* got \(0, 2\)"),
+        ({name: X[:, :0]}, ValueError, rf"{name} needs .* one feature, got \(3, 0\)"),
+        ({name: X * 1e25}, ValueError, f"{name} needs points whose squared norm fits into float32"),
+    ]
+
+
+PAIRS = [
+    *points("x"),
+    *[row for row in points("y") if row[0]["y"] is not None],
+    ({"y": X[:, :1]}, ValueError, "y needs the 2 features of x, got 1"),
+]
+NO_ANGLE = [
+    ({name: ZERO_POINT, "activation": sigma, "beta": 0.0}, ValueError, f"{name} needs {says}")
+    for name in ("x", "y")
+    for sigma in ("relu", "leaky_relu")
+    for says in ("nonzero points when beta is 0.* row 1",)
+] + [
+    # 1e-25 is a float32, its square is not: a kernel of NaN would come back
+    ({"x": X * 1e-25, "beta": 0.0}, ValueError, "x needs nonzero points"),
+]
+
+
+def number(name):
+    """What no argument that is one finite number takes."""
+    return [
+        ({name: "two"}, TypeError, f"{name} needs a real number, got 'two'"),
+        ({name: 1j}, TypeError, f"{name} needs a real number, got 1j"),
+        ({name: True}, TypeError, f"{name} needs a real number, got True"),
+        ({name: np.array(True)}, TypeError, f"{name} needs a real number, got"),
+        ({name: np.ones(2)}, TypeError, f"{name} needs a real number, got"),
+        ({name: [1.0]}, TypeError, f"{name} needs a real number, got"),
+        ({name: math.nan}, ValueError, f"{name} needs a finite number, got nan"),
+        ({name: -math.inf}, ValueError, f"{name} needs a finite number, got -inf"),
+        ({name: BIG}, ValueError, f"{name} needs a finite number, got an integer"),
+    ]
+
+
+def nonnegative(name):
+    return [
+        *number(name),
+        ({name: None}, TypeError, f"{name} needs a real number, got None"),
+        ({name: math.inf}, ValueError, f"{name} needs a finite number, got inf"),
+        ({name: -0.1}, ValueError, f"{name} needs a number that is 0 or more, got -0.1"),
+    ]
+
+
+def positive(name):
+    return [
+        *[row for row in nonnegative(name) if "0 or more" not in row[2]],
+        ({name: 0.0}, ValueError, f"{name} needs a positive number, got 0"),
+        ({name: -1.0}, ValueError, f"{name} needs a positive number, got -1"),
+    ]
+
+
+def fits(*names):
+    return [({n: HUGE}, ValueError, f"{n} needs a number that fits into float32") for n in names]
+
+
+def whole(name, least):
+    floor = "0 or more" if least == 0 else f"at least {least}"
+    return [
+        ({name: least - 1}, ValueError, f"{name} needs to be {floor}.*, got {least - 1}"),
+        ({name: -5}, ValueError, f"{name} needs to be {floor}.*, got -5"),
+        ({name: MANY}, ValueError, f"{name} needs to be at most"),
+        ({name: 2.0}, TypeError, f"{name} needs an integer.*, got 2.0"),
+        ({name: math.nan}, TypeError, f"{name} needs an integer.*, got nan"),
+        ({name: True}, TypeError, f"{name} needs an integer.*, got True"),
+        ({name: "3"}, TypeError, f"{name} needs an integer.*, got '3'"),
+        ({name: None}, TypeError, f"{name} needs an integer.*, got None"),
+        ({name: [1]}, TypeError, f"{name} needs an integer"),
+        ({name: np.timedelta64(3)}, TypeError, f"{name} needs an integer"),
+    ]
+
+
+def word(name, choices):
+    return [
+        ({name: "all"}, ValueError, f"{name} needs one of {choices}, got 'all'"),
+        *[({name: v}, TypeError, f"{name} needs one of .*, got") for v in (None, 1, ["a"], X)],
+    ]
+
+
+def random_key(name="key"):
+    return [
+        ({name: 0}, TypeError, f"{name} needs a random key, .* got int"),
+        ({name: None}, TypeError, f"{name} needs a random key, .* got NoneType"),
+        ({name: "seed"}, TypeError, f"{name} needs a random key, .* got str"),
+        ({name: np.ones(2, "f4")}, TypeError, f"{name} needs a random key, .* got float32"),
+        ({name: np.ones(3, "u4")}, TypeError, f"{name} needs a random key, .* got uint32"),
+        ({name: KEYS}, ValueError, rf"{name} needs one random key, got several, of shape \(3,\)"),
+        ({name: np.ones((2, 2), "u4")}, ValueError, f"{name} needs one random key, got several"),
+    ]
+
+
+def callable_of(name, of):
+    return [
+        ({name: value}, TypeError, f"{name} needs a {of}.*, got {type(value).__name__}")
+        for value in (5, None, "tanh", X)
+    ]
+
+
+def counts(name, least):
+    return [
+        *[
+            ({name: value}, TypeError, f"{name} needs a sequence of integers, got")
+            for value in (5, None, "ab", b"ab", {2: 1}, 1.0, KEY)
+        ],
+        ({name: [2, "3"]}, TypeError, f"{name} needs integers: number 1 needs an integer"),
+        ({name: [2.5, 3]}, TypeError, f"{name} needs integers: number 0 needs .* got 2.5"),
+        ({name: [2, True]}, TypeError, f"{name} needs integers: number 1 needs .* got True"),
+        ({name: [2, least - 1]}, ValueError, f"{name} needs integers: number 1 needs to be"),
+        ({name: [[1.0], [2.0, 3.0]]}, TypeError, f"{name} needs integers: number 0 needs"),
+        ({name: np.ones((2, 2), int)}, TypeError, f"{name} needs integers: number 0 needs"),
+        ({name: [2, MANY]}, ValueError, f"{name} needs integers: number 1 needs to be at most"),
+    ]
+
+
+DTYPE = [
+    ({"dtype": t}, TypeError, "dtype needs a floating dtype, got") for t in ("w", 5, int, complex)
+]
+ACTIVATION = [
+    (
+        {"activation": "gelu"},
+        ValueError,
+        "activation needs to be one of relu, leaky_relu, erf, sin, cos; got 'gelu'",
+    ),
+    ({"activation": jnp.tanh}, TypeError, "activation needs .*quadrature"),
+    ({"activation": None}, TypeError, "activation needs .* got NoneType"),
+    ({"activation": ["relu"]}, TypeError, "activation needs .* got list"),
+]
+GAIN, BETA, DEPTH = positive("gain"), nonnegative("beta"), whole("depth", 1)
+NETWORK = [*ACTIVATION, *GAIN, *BETA, *fits("gain", "beta")]
+MESH = [
+    ({"mesh": "eight"}, TypeError, "mesh needs a jax.sharding.Mesh, got str"),
+    ({"mesh": 8}, TypeError, "mesh needs a jax.sharding.Mesh, got int"),
+    ({"mesh": THREE_AXES}, ValueError, r"mesh needs one or two axes, got \('a', 'b', 'c'\)"),
+]
+DRAWS = [*random_key(), *whole("draws", 1)]
+
+
+def layer(rows, columns, biases=None, dtype="f4"):
+    return Layer(jnp.ones((rows, columns), dtype), jnp.ones(biases or rows, dtype))
+
+
+LAYERS = [
+    ({"params": []}, ValueError, "params needs at least one layer, got none"),
+    ({"params": 5}, TypeError, "params needs a list of layers, got int"),
+    ({"params": None}, TypeError, "params needs a list of layers, got NoneType"),
+    ({"params": {"W": X}}, TypeError, "params needs a list of layers, got dict"),
+    ({"params": PARAMS[0]}, TypeError, "params needs layers with W and b, got"),
+    ({"params": [(1, 2)]}, TypeError, "params needs layers with W and b, got tuple"),
+    ({"params": [Layer(None, None)]}, TypeError, "params needs float arrays, got NoneType"),
+    ({"params": [Layer([[1.0, 2.0]], [1.0])]}, TypeError, "params needs float arrays, got list"),
+    ({"params": [layer(1, 2, dtype="i4")]}, TypeError, "params needs float arrays, got dtype int"),
+    ({"params": [layer(1, 2, dtype="c8")]}, TypeError, "params needs float arrays, got dtype comp"),
+    (
+        {"params": [layer(3, 2, 2)]},
+        ValueError,
+        r"params needs W of shape .* got \(3, 2\) and \(2,\) in layer 0",
+    ),
+    ({"params": [Layer(jnp.ones(2), jnp.ones(2))]}, ValueError, "params needs W of shape"),
+    ({"params": [Layer(jnp.ones((0, 2)), jnp.ones(0))]}, ValueError, "params needs W of shape"),
+    (
+        {"params": [layer(3, 2), layer(1, 4)]},
+        ValueError,
+        "params needs layers that fit, got 4 inputs in layer 1 after 3 outputs",
+    ),
+]
+DIMENSION = [
+    ({"x": np.ones((3, 5), "f4")}, ValueError, r"x needs a last axis of 2, .* got \(3, 5\)")
+]
+
+
+def pytree(name="params"):
+    return [
+        ({name: []}, ValueError, f"{name} needs at least one array, got an empty pytree"),
+        ({name: None}, ValueError, f"{name} needs at least one array, got an empty pytree"),
+        ({name: [1]}, TypeError, f"{name} needs float arrays, got int"),
+        ({name: [1j]}, TypeError, f"{name} needs float arrays, got complex"),
+        ({name: ["word"]}, TypeError, f"{name} needs float arrays, got str"),
+        ({name: [None, object()]}, TypeError, f"{name} needs float arrays, got object"),
+        ({name: jnp.ones(2, int)}, TypeError, f"{name} needs float arrays, got int"),
+        ({name: [np.ones(2, bool)]}, TypeError, f"{name} needs float arrays, got bool"),
+        ({name: np.array(["a"])}, TypeError, f"{name} needs float arrays, got <U1"),
+    ]
+
+
+def symmetric(name):
+    return [
+        *array(name),
+        ({name: ONES}, ValueError, rf"{name} needs shape \(n, n\), got \(3,\)"),
+        ({name: X}, ValueError, rf"{name} needs shape \(n, n\), got \(3, 2\)"),
+        ({name: EYE[:0, :0]}, ValueError, rf"{name} needs shape \(n, n\), got \(0, 0\)"),
+        ({name: SKEW}, ValueError, f"{name} needs a symmetric matrix"),
+    ]
+
+
+INDEFINITE = [
+    ({"gram": BOX}, ValueError, "gram needs a positive semi-definite matrix, .* -0.414"),
+]
+
+
+def shaped(name, shape, *others):
+    """Arrays, and those of another shape."""
+    rows = [({name: np.ones(s, "f4")}, ValueError, f"{name} needs .*{shape}") for s in others]
+    return [*array(name), *rows]
+
+
+def one_number(name):
+    """A function of arrays that should give one real float."""
+    return [
+        ({name: lambda p: jnp.ones(2)}, ValueError, rf"{name} needs .* got shape \(2,\)"),
+        ({name: lambda p: (1.0, p)}, ValueError, f"{name} needs .* (got tuple|shape None)"),
+        ({name: lambda p: None}, ValueError, f"{name} needs .* (got NoneType|shape None)"),
+        ({name: lambda p: "far"}, TypeError, f"{name} needs to give arrays, got str"),
+        ({name: lambda p: 1}, (TypeError, ValueError), f"{name} needs .*real.* got .*int32"),
+        ({name: lambda p: 1j}, (TypeError, ValueError), f"{name} needs .*real.* got .*complex"),
+    ]
+
+
+def total(p):
+    return jnp.sum(p)
+
+
+DESCENT = [
+    *callable_of("cost", "function"),
+    *one_number("cost"),
+    *pytree(),
+    *positive("rate"),
+    *fits("rate"),
+    *whole("steps", 0),
+]
+KERNEL = [
+    *callable_of("kernel", "function"),
+    (
+        {"kernel": lambda x, y=None: x},
+        ValueError,
+        r"kernel needs to give shape \(3, 3\) .* got \(3, 2\)",
+    ),
+    ({"kernel": lambda x, y=None: None}, ValueError, "kernel needs to give .* NoneType"),
+]
+SOLVER = [
+    *[row for row in positive("tolerance") if row[0]["tolerance"] is not None],
+    *whole("max_steps", 1),
+]
+LANDMARKS = [
+    *whole("landmarks", 0),
+    ({"landmarks": 7, "key": KEY}, ValueError, "landmarks needs at most the 3 points of x, got 7"),
+    *[(row[0] | {"landmarks": 2}, *row[1:]) for row in random_key()],
+]
+MODEL = [
+    *callable_of("f", "function"),
+    *pytree(),
+    ({"f": lambda p, x: x[:, 0].sum()}, ValueError, r"f needs to map x .* got \(\)"),
+    ({"f": lambda p, x: x[:2, 0]}, ValueError, r"f needs .* got \(2,\)"),
+    ({"f": lambda p, x: x[:, :, None]}, ValueError, r"f needs .* got \(3, 2, 1\)"),
+    ({"f": lambda p, x: x[:, :0] * p[0][0]}, ValueError, r"f needs .* got \(3, 0\)"),
+    ({"f": lambda p, x: (x, x)}, ValueError, r"f needs .* got \(ShapeDtype"),
+    ({"f": lambda p, x: "out"}, TypeError, "f needs to give arrays, got str"),
+    ({"f": lambda p, x: jnp.sign(x @ p[0]).astype(int)}, TypeError, "f needs .* floats, got int"),
+    ({"f": lambda p, x: (x @ p[0]).astype(complex)}, TypeError, "f needs .* floats, got complex"),
+    (
+        {"f": lambda p, x: jnp.ones((3, len(x))) * p[0][0], "y": np.ones((2, 2), "f4")},
+        ValueError,
+        r"f needs to map y of shape \(2, 2\)",
+    ),
+    (
+        {"f": lambda p, x: x * p[0][0], "y": np.ones((2, 3), "f4")},
+        ValueError,
+        r"f needs as many outputs for y as for x, got \(2, 3\) and \(3, 2\)",
+    ),
+]
+
+
+def batch(name):
+    return [
+        ({name: NAN}, ValueError, f"{name} needs finite numbers, got 1"),
+        ({name: X.astype(float) * HUGE}, ValueError, f"{name} needs finite numbers, got"),
+        ({name: "words"}, TypeError, f"{name} needs a numeric array, got str"),
+        ({name: OBJECTS}, TypeError, f"{name} needs a numeric array, got ndarray"),
+        ({name: [[1.0], [2.0, 3.0]]}, TypeError, f"{name} needs a numeric array, got list"),
+        ({name: [[10**30]]}, TypeError, f"{name} needs a numeric array, got list"),
+        ({name: X[:0]}, ValueError, rf"{name} needs at least one input, .* \(0, 2\)"),
+        ({name: 1.0}, ValueError, rf"{name} needs at least one input, .* \(\)"),
+    ]
+
+
+def positive_line(name):
+    """What slope refuses in each of its arguments."""
+    return [
+        ({name: [0.0, 1.0, 2.0]}, ValueError, f"{name} needs positive, finite values"),
+        ({name: [-1.0, 1.0, 2.0]}, ValueError, f"{name} needs positive, finite values"),
+        ({name: [np.nan, 1.0, 2.0]}, ValueError, f"{name} needs positive, finite values"),
+        ({name: [np.inf, 1.0, 2.0]}, ValueError, f"{name} needs positive, finite values"),
+        ({name: ["a", "b", "c"]}, TypeError, f"{name} needs a numeric array"),
+        ({name: [1j, 1.0, 2.0]}, TypeError, f"{name} needs real numbers"),
+        ({name: [True, True, False]}, TypeError, f"{name} needs real numbers, got dtype bool"),
+        ({name: [[1.0], [2.0, 3.0]]}, TypeError, f"{name} needs a numeric array"),
+        ({name: [[1.0, 2.0, 3.0]]}, ValueError, rf"{name} needs shape \(n,\)"),
+        ({name: KEY}, TypeError, f"{name} needs a numeric array"),
+    ]
+
+
+def variances(name="q"):
+    return [
+        *array(name),
+        ({name: 0.0}, ValueError, f"{name} needs positive variances"),
+        ({name: -1.0}, ValueError, f"{name} needs positive variances"),
+        ({name: True}, TypeError, f"{name} needs real numbers, got dtype bool"),
+    ]
+
+
+# ---------------------------------------------------------------- figures
+
+
+def flat(height=1):
+    """One line."""
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, 1], [0, height])
+    return fig
+
+
+def takes_two(width, height):
+    """Needs both."""
+    return flat()
+
+
+def nothing_said(step=1):
+    return plt.figure()
+
+
+def explored(function, **options):
+    return explore.explore(**options)(function)
+
+
+def gives(result):
+    def failing(step=1):
+        return result() if callable(result) else result
+
+    return {"function": failing, "step": [1]}
+
+
+# ---------------------------------------------------------------- the table
+
+X2 = {"x": X, "y": X}
+MODEL_GOOD = {"f": lambda p, x: x @ p[0], "params": [jnp.ones(2)], "x": X}
+TIMES = shaped("times", r"shape \(t,\)", (), (1, 2))
+
+TABLE = {
+    # activations
+    activations.as_activation: ({"activation": "relu"}, ACTIVATION),
+    activations.leaky_relu: (
+        {},
+        [row for name in ("negative", "positive") for row in number(name)],
+    ),
+    activations.monomial: ({}, whole("degree", 1)),
+    activations.quadrature: (
+        {"function": jnp.tanh},
+        [*callable_of("function", "callable"), *whole("nodes", 1)],
+    ),
+    # arguments
+    arguments.as_array: (
+        {"name": "v"},
+        [({"value": row[0]["v"]}, *row[1:]) for row in array("v")],
+    ),
+    arguments.as_choice: (
+        {"name": "kind", "choices": ("a", "b")},
+        [({"value": row[0]["kind"]}, *row[1:]) for row in word("kind", "a, b")],
+    ),
+    arguments.as_counts: (
+        {"name": "widths", "least": 1},
+        [({"values": row[0]["widths"]}, *row[1:]) for row in counts("widths", 1)],
+    ),
+    arguments.as_float_dtype: (
+        {"name": "dtype"},
+        [({"value": row[0]["dtype"]}, *row[1:]) for row in DTYPE],
+    ),
+    arguments.as_inputs: (
+        X2,
+        [
+            *PAIRS,
+            ({"x": ZERO_POINT, "forbid_zero": True}, ValueError, "x needs nonzero points .* row 1"),
+        ],
+    ),
+    arguments.as_key: (
+        {"name": "key"},
+        [({"value": row[0]["key"]}, *row[1:]) for row in random_key()],
+    ),
+    arguments.as_nonnegative: (
+        {"name": "time"},
+        [
+            *[({"value": row[0]["time"]}, *row[1:]) for row in nonnegative("time")],
+            ({"value": math.nan, "infinite": True}, ValueError, "time needs a finite number"),
+            ({"value": -math.inf, "infinite": True}, ValueError, "time needs a finite number"),
+        ],
+    ),
+    arguments.as_number: (
+        {"name": "slope"},
+        [({"value": row[0]["slope"]}, *row[1:]) for row in number("slope")],
+    ),
+    arguments.as_numeric: (
+        {"name": "v"},
+        [({"value": row[0]["v"]}, *row[1:]) for row in array("v") if "finite" not in row[2]],
+    ),
+    arguments.as_params: ({}, pytree()),
+    arguments.as_positive: (
+        {"name": "rate"},
+        [({"value": row[0]["rate"]}, *row[1:]) for row in positive("rate")],
+    ),
+    arguments.as_scalar: (
+        {"name": "gain", "dtype": "float32"},
+        [({"value": HUGE}, ValueError, "gain needs a number that fits into float32, got 1e")],
+    ),
+    arguments.as_symmetric: (
+        {"name": "gram"},
+        [({"value": row[0]["gram"]}, *row[1:]) for row in symmetric("gram")],
+    ),
+    arguments.as_whole: (
+        {"name": "count", "least": 1},
+        [({"value": row[0]["count"]}, *row[1:]) for row in whole("count", 1)],
+    ),
+    arguments.check_fits: (
+        {"name": "gain", "dtype": "float32"},
+        [({"value": -HUGE}, ValueError, "gain needs a number that fits into float32, got -1e")],
+    ),
+    arguments.check_numbers: (
+        {"depth": 3, "gain": 1.0, "beta": 0.0},
+        [*DEPTH, *GAIN, *BETA],
+    ),
+    arguments.check_params: ({}, LAYERS),
+    arguments.output_of: (
+        {"name": "cost", "function": total, "arguments": ONES},
+        [({"function": lambda p: "far"}, TypeError, "cost needs to give arrays, got str")],
+    ),
+    # check
+    check.check: (
+        {"claim": "the claim", "measured": 1.0, "predicted": 1.0, "within": 1.0},
+        [
+            *[row for row in nonnegative("within") if row[0]["within"] is not None],
+            *[
+                (row[0] | {"within": None}, *row[1:])
+                for name in ("relative", "below", "above")
+                for row in number(name)
+            ],
+            ({"relative": -1.0, "within": None}, ValueError, "relative needs a number that is 0"),
+            ({"within": None}, ValueError, "check needs exactly one of .*; got none"),
+            ({"relative": 1.0}, ValueError, "check needs exactly one of .*; got within, relative"),
+            (
+                {"within": None, "below": 1.0, "above": 0.0},
+                ValueError,
+                "check needs exactly one of .*; got below, above",
+            ),
+            (
+                {"relative": 0.0, "below": 0.0, "above": 0.0},
+                ValueError,
+                "check needs exactly one of .*; got within, relative, below, above",
+            ),
+            *[
+                ({name: value}, TypeError, f"{name} needs a real number, got")
+                for name in ("measured", "predicted")
+                for value in ("much", np.ones(2), None, 1j)
+            ],
+            *[row for row in whole("digits", 1) if "at most" not in row[2]],
+            ({"digits": 100}, ValueError, "digits needs to be at most 99, got 100"),
+        ],
+    ),
+    check.slope: (
+        {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]},
+        [
+            *[row for name in ("x", "y", "y_se") for row in positive_line(name)],
+            ({"x": [1.0, 2.0]}, ValueError, "x needs .* at least 3"),
+            ({"x": []}, ValueError, "x needs .* at least 3"),
+            ({"x": 2.0}, ValueError, "x needs shape"),
+            ({"y": [1.0, 2.0, 3.0, 4.0]}, ValueError, "y needs the length of x, 3, got 4"),
+            ({"x": [1.0, 2.0, 3.0, 4.0]}, ValueError, "y needs the length of x, 4, got 3"),
+            ({"y_se": [1.0, 2.0, 3.0, 4.0]}, ValueError, "y_se needs the length of x, 3, got 4"),
+            ({"x": [2.0, 2.0, 2.0]}, ValueError, "x needs different values"),
+        ],
+    ),
+    # early_stopping
+    early_stopping.ridge_filter: (
+        {"values": [1.0], "ridge": 0.1},
+        [*array("values"), *nonnegative("ridge"), *fits("ridge")],
+    ),
+    early_stopping.smoother: (
+        {"theta": EYE, "learnt": lambda values: values},
+        [
+            *shaped("theta", "shape", (5,), (2, 3), (0, 0), (2, 2, 2)),
+            ({"theta": SKEW}, ValueError, "theta needs a symmetric matrix"),
+            *callable_of("learnt", "function"),
+            ({"learnt": lambda v: None}, ValueError, "learnt needs to give a share .* NoneType"),
+            ({"learnt": lambda v: v[:2]}, ValueError, r"learnt needs to give .* got \(2,\)"),
+            ({"learnt": lambda v: v.astype(complex)}, ValueError, "learnt needs to give a share"),
+        ],
+    ),
+    early_stopping.trained_ensemble: (
+        {"M": EYE, "sigma": EYE, "targets": ONES},
+        [
+            *shaped("M", "shape", (5,), (2, 3), (0, 0)),
+            *shaped("sigma", r"shape \(3, 3\)", (3,), (2, 3), (2, 2)),
+            *shaped("targets", r"shape \(3,\)", (2,), (3, 1), ()),
+        ],
+    ),
+    early_stopping.risk: (
+        {"M": EYE, "sigma": EYE, "truth": ONES, "noise": 0.1},
+        [
+            *shaped("M", "shape", (5,), (2, 3), (0, 0)),
+            *shaped("sigma", r"shape \(3, 3\)", (3,), (2, 3), (2, 2)),
+            *shaped("truth", r"shape \(3,\), one a point", (2,), (3, 1), ()),
+            *nonnegative("noise"),
+            *fits("noise"),
+        ],
+    ),
+    early_stopping.best_time: (
+        {"times": [1.0, 2.0, 3.0], "risks": [3.0, 1.0, 2.0]},
+        [
+            *shaped("times", "t at least 3", (), (2,), (3, 2)),
+            *shaped("risks", r"shape of times, \(3,\)", (), (2,), (3, 2)),
+            ({"times": [0.0, 1.0, 2.0]}, ValueError, "times needs positive"),
+            ({"times": [1.0, 3.0, 2.0]}, ValueError, "times needs positive"),
+            ({"times": [1.0, 1.0, 2.0]}, ValueError, "times needs positive"),
+        ],
+    ),
+    early_stopping.random_networks: (
+        {"widths": (2, 3, 1), "key": KEY, "draws": 2},
+        [*counts("widths", 1), *DRAWS, *DTYPE],
+    ),
+    early_stopping.trained_networks: (
+        {"x": X, "targets": np.zeros((2, 3), "f4"), "at": X, "key": KEY, "steps": [1], "width": 4},
+        [
+            *points("x"),
+            *shaped("targets", "shape", (3,), (0, 3), (2, 4)),
+            *shaped("at", r"shape \(points, 2\)", (2,), (3, 1), (0, 2)),
+            *random_key(),
+            *counts("steps", 0),
+            ({"steps": []}, ValueError, "steps needs step counts in increasing order"),
+            ({"steps": [3, 1]}, ValueError, "steps needs step counts in increasing order"),
+            *whole("width", 1),
+            *DEPTH,
+            *positive("rate"),
+            *ACTIVATION,
+            *BETA,
+            *fits("rate", "beta"),
+        ],
+    ),
+    # explore
+    explored: (
+        {"function": flat},
+        [
+            ({"colour": [1]}, ValueError, r"control 'colour' needs to be a parameter of flat \(he"),
+            ({"live": {"colour": (0, 1)}}, ValueError, "live 'colour' needs to be a parameter"),
+            ({"start": {"height": 1}}, ValueError, "start needs names of controls .* 'height'"),
+            (
+                {"height": [1], "start": {"height": 7}},
+                ValueError,
+                "start needs a value of 'height', got 7",
+            ),
+            ({"height": []}, ValueError, "control 'height' needs at least one value"),
+            ({"height": [1, "two"]}, TypeError, "control 'height' needs numbers or words"),
+            ({"height": [None]}, TypeError, "control 'height' needs numbers or words"),
+            ({"height": [1j]}, TypeError, "control 'height' needs numbers or words"),
+            ({"height": 5}, TypeError, "control 'height' needs a list of values, got 5"),
+            ({"height": "abc"}, TypeError, "control 'height' needs a list of values, got 'abc'"),
+            ({"height": [math.nan, 1.0]}, ValueError, "control 'height' needs finite"),
+            ({"height": [1, 1]}, ValueError, "control 'height' needs different values"),
+            (
+                {"live": {"height": (1, 2, 3)}},
+                ValueError,
+                "live 'height' needs a pair .lowest, highest., got .1, 2, 3.",
+            ),
+            ({"live": {"height": 7}}, ValueError, "live 'height' needs a pair"),
+            ({"live": {"height": (2, 1)}}, ValueError, "live 'height' needs .* in this order"),
+            ({"live": {"height": ("a", "b")}}, TypeError, "live 'height' needs two finite"),
+            (
+                {"function": takes_two, "width": [1], "live": {"height": (1, 2)}},
+                ValueError,
+                "live 'height' needs a control or a default value",
+            ),
+            ({"live": 5}, TypeError, "live needs a dictionary by name, got 5"),
+            ({"start": [1]}, TypeError, "start needs a dictionary by name, got"),
+            ({"function": 5}, TypeError, "function needs a callable, got int"),
+            (
+                {"function": takes_two, "width": [1]},
+                TypeError,
+                "takes_two needs a control or a default value .* got none for 'height'",
+            ),
+            ({"function": nothing_said}, ValueError, "nothing_said needs a text that says"),
+            (gives([1, 2]), TypeError, "failing needs to return a matplotlib figure, got list"),
+            (gives(None), TypeError, "failing needs to return a matplotlib figure, got NoneType"),
+            (gives(("fig", "text")), TypeError, "failing needs to return a matplotlib .* got str"),
+            (
+                gives(lambda: (flat(), "")),
+                ValueError,
+                "failing needs a text that says .* for {'step': 1}",
+            ),
+            (gives(lambda: (flat(), " \n")), ValueError, "failing needs a text that says"),
+            (gives(lambda: (flat(), 7)), ValueError, "failing needs a text that says"),
+            (gives(lambda: (flat(), "a", 3)), TypeError, "failing needs to return a matplotlib"),
+        ],
+    ),
+    # gradient_flow
+    gradient_flow.gradient_descent: (
+        {"cost": total, "params": jnp.ones(2), "rate": 0.1, "steps": 2},
+        DESCENT,
+    ),
+    gradient_flow.descent_path: (
+        {"cost": total, "params": jnp.ones(2), "rate": 0.1, "steps": 2},
+        DESCENT,
+    ),
+    gradient_flow.gradient_flow: (
+        {"cost": total, "params": jnp.ones(2), "times": [1.0]},
+        [
+            *callable_of("cost", "function"),
+            *one_number("cost"),
+            *pytree(),
+            *TIMES,
+            ({"times": []}, ValueError, r"times needs .* got \(0,\)"),
+            ({"times": [1.0, 0.5]}, ValueError, "times needs .* not to decrease"),
+            ({"times": [-1.0, 1.0]}, ValueError, "times needs to start at 0 or later"),
+            *[row for row in positive("tolerance") if row[0]["tolerance"] is not None],
+            *fits("tolerance"),
+            *whole("max_steps", 1),
+            (
+                {"params": [jnp.ones(2), jnp.ones(2, "f2")], "cost": lambda p: jnp.sum(p[0])},
+                TypeError,
+                "params needs one dtype, got .*float16.*float32",
+            ),
+        ],
+    ),
+    gradient_flow.linear_flow: (
+        {"kernel": EYE, "start": ONES, "times": [1.0]},
+        [*symmetric("kernel"), *shaped("start", r"shape \(3,\)", (2,), (3, 1), ()), *TIMES],
+    ),
+    gradient_flow.linear_descent: (
+        {"kernel": EYE, "start": ONES, "rate": 0.1, "steps": [1]},
+        [
+            *symmetric("kernel"),
+            *shaped("start", r"shape \(3,\)", (2,), (3, 1), ()),
+            *positive("rate"),
+            *fits("rate"),
+            *counts("steps", 0),
+        ],
+    ),
+    gradient_flow.critical_rate: (
+        {},
+        [
+            *symmetric("kernel"),
+            ({"kernel": 0 * EYE}, ValueError, "kernel needs to be positive semi-definite and not"),
+            ({"kernel": np.diag([1.0, -1.0])}, ValueError, "kernel needs .* from -1 to 1"),
+        ],
+    ),
+    # kernels
+    kernels.rbf: (X2, [*PAIRS, *positive("bandwidth"), *fits("bandwidth")]),
+    kernels.polynomial: (
+        X2 | {"degree": 2},
+        [*PAIRS, *whole("degree", 1), *nonnegative("offset"), *fits("offset")],
+    ),
+    kernels.arc_cosine: (
+        X2,
+        [
+            *PAIRS,
+            *whole("order", 0),
+            ({"order": 2}, ValueError, "order needs to be 0 or 1, got 2"),
+            ({"x": ZERO_POINT}, ValueError, "x needs nonzero points .* row 1"),
+            ({"y": ZERO_POINT}, ValueError, "y needs nonzero points .* row 1"),
+        ],
+    ),
+    kernels.principal_components: ({}, symmetric("gram")),
+    kernels.rkhs_norm: (
+        {"gram": EYE, "coefficients": ONES},
+        [*symmetric("gram"), *INDEFINITE, *shaped("coefficients", "one", (2,), (3, 1), (3, 0), ())],
+    ),
+    kernels.kernel_regression: (
+        {"gram": EYE, "targets": ONES},
+        [
+            *symmetric("gram"),
+            *INDEFINITE,
+            ({"gram": BOX, "ridge": 0.1}, ValueError, "gram needs a positive semi-definite"),
+            ({"gram": SINGULAR}, ValueError, "gram needs to be invertible in float32"),
+            (
+                {"gram": REPEATED},
+                ValueError,
+                "gram needs distinct points where ridge is 0, got equal rows 1 and 2",
+            ),
+            # 0 in the Gram's own precision
+            ({"gram": REPEATED, "ridge": 1e-60}, ValueError, "gram needs distinct points"),
+            *shaped("targets", "one row for each of 3", (2,), (3, 0), (3, 1, 1), ()),
+            *nonnegative("ridge"),
+            *fits("ridge"),
+        ],
+    ),
+    kernels.random_features: (
+        {"x": X, "key": KEY, "count": 2},
+        [
+            *points("x"),
+            *random_key(),
+            *whole("count", 1),
+            *word("kernel", "rbf, arc_cosine"),
+            *positive("bandwidth"),
+            *fits("bandwidth"),
+            *whole("order", 0),
+            ({"order": 3}, ValueError, "order needs to be 0 or 1, got 3"),
+        ],
+    ),
+    kernels.kernel_gradient: (
+        {"kernel": EYE, "cost": total, "outputs": ONES},
+        [
+            *shaped("kernel", r"shape \(m, n\)", (3,), (0, 3), (1, 3, 3)),
+            *callable_of("cost", "function"),
+            *one_number("cost"),
+            *shaped("outputs", r"shape \(3,\)", (2,), (3, 1), ()),
+        ],
+    ),
+    kernels.kernel_descent: (
+        {"kernel": EYE, "cost": total, "rate": 0.1, "steps": 1},
+        [
+            *shaped("kernel", r"shape \(m, n\), m at least n", (3,), (2, 3), (3, 0)),
+            ({"kernel": BOX}, ValueError, "kernel needs a positive semi-definite matrix"),
+            ({"kernel": SKEW}, ValueError, "kernel needs a symmetric matrix"),
+            *callable_of("cost", "function"),
+            *one_number("cost"),
+            *nonnegative("rate"),
+            *fits("rate"),
+            *whole("steps", 0),
+            *[
+                row
+                for row in shaped("start", r"shape \(3,\)", (2,), (3, 1), ())
+                if row[0]["start"] is not None
+            ],
+        ],
+    ),
+    # lazy
+    lazy.linearise: (
+        {"f": MODEL_GOOD["f"], "params": [jnp.ones(2)]},
+        [*callable_of("f", "function"), *pytree()],
+    ),
+    lazy.flow_filter: (
+        {"values": [1.0], "time": 1.0},
+        [
+            *array("values"),
+            *[row for row in nonnegative("time") if row[0]["time"] is not math.inf],
+            *fits("time"),
+        ],
+    ),
+    lazy.descent_filter: (
+        {"values": [1.0], "rate": 0.1, "steps": 2},
+        [*array("values"), *nonnegative("rate"), *nonnegative("steps"), *fits("rate", "steps")],
+    ),
+    lazy.filter_arguments: (
+        {"values": [1.0], "name": "ridge", "number": 1.0},
+        [*array("values"), ({"number": HUGE}, ValueError, "ridge needs a number that fits into")],
+    ),
+    lazy.linearised_change: (
+        {"gram": EYE, "cross": EYE, "residual": ONES, "times": [1.0]},
+        [
+            *symmetric("gram"),
+            *shaped("cross", r"shape \(m, 3\)", (3,), (2, 2), ()),
+            *shaped("residual", r"shape \(3,\)", (2,), (3, 1), ()),
+            *[row for row in TIMES if "finite" not in row[2]],
+            ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more"),
+            ({"times": [np.nan]}, ValueError, "times needs numbers that are 0 or more"),
+            *[row for row in positive("rate") if row[0]["rate"] is not None],
+            *fits("rate"),
+        ],
+    ),
+    lazy.relative_movement: (
+        {"before": PARAMS, "after": PARAMS},
+        [
+            *pytree("before"),
+            *pytree("after"),
+            ({"after": init((2, 4, 1), key=KEY)}, ValueError, "after needs the arrays of before"),
+            ({"after": PARAMS[0]}, ValueError, "after needs the arrays of before"),
+            (
+                {"before": jax.tree.map(jnp.zeros_like, PARAMS)},
+                ValueError,
+                "before needs parameters that are not all zero",
+            ),
+        ],
+    ),
+    lazy.relative_curvature: (
+        {"output": lambda w: jnp.sum(jax.tree.leaves(w)[0] ** 2), "params": ONES, "residual": 1.0},
+        [
+            *callable_of("output", "function"),
+            *one_number("output"),
+            *pytree(),
+            ({"params": 0 * ONES}, ValueError, "params needs a point where the gradient"),
+            *number("residual"),
+            *fits("residual"),
+        ],
+    ),
+    lazy.scaled: (
+        {"f": MODEL_GOOD["f"], "params": [jnp.ones(2)], "alpha": 1.0},
+        [*callable_of("f", "function"), *positive("alpha")],
+    ),
+    lazy.train: (
+        {"params": PARAMS, "x": X, "targets": ONES, "steps": 1},
+        [
+            *points("x"),
+            *DIMENSION,
+            *LAYERS,
+            ({"params": init((2, 3, 2), key=KEY)}, ValueError, "params needs one output to train"),
+            *shaped("targets", r"shape \(3,\), one a point", (2,), (3, 1), ()),
+            *whole("steps", 0),
+            *positive("rate"),
+            *fits("rate"),
+            *NETWORK,
+        ],
+    ),
+    # limiting_ntk
+    limiting_ntk.ntk: (X2 | {"depth": 2}, [*PAIRS, *NO_ANGLE, *DEPTH, *NETWORK, *MESH]),
+    limiting_ntk.recursive_ntk: (X2 | {"depth": 2}, [*PAIRS, *NO_ANGLE, *DEPTH, *NETWORK]),
+    limiting_ntk.mlp_ntk: (
+        {"params": PARAMS} | X2,
+        [
+            *PAIRS,
+            *[(row[0] | {"y": None}, *row[1:]) for row in DIMENSION],
+            *LAYERS,
+            *NETWORK,
+            *word("outputs", "full, trace, diagonal"),
+        ],
+    ),
+    limiting_ntk.random_kernels: (
+        X2 | {"key": KEY, "draws": 2, "width": 3, "depth": 2},
+        [*PAIRS, *DEPTH, *DRAWS, *whole("width", 1), *NETWORK],
+    ),
+    limiting_ntk.circle_spectrum: (
+        {},
+        shaped("kernel", r"shape \(angles,\), at least 2", (), (1,), (0,), (3, 2)),
+    ),
+    limiting_ntk.plot_on_circle: (
+        {"angles": ONES, "kernels": EYE, "limit": ONES, "top": 1.0, "title": "three"},
+        [
+            *[row for row in shaped("angles", "shape", (), (3, 2)) if "finite" not in row[2]],
+            *[row for row in shaped("kernels", "shape", (3,), (3, 2)) if "finite" not in row[2]],
+            *[row for row in shaped("limit", "shape", (), (2,)) if "finite" not in row[2]],
+            *positive("top"),
+        ],
+    ),
+    # scale
+    scale.kernel_product: (
+        {"kernel": kernels.rbf, "x": X, "v": ONES},
+        [*KERNEL, *PAIRS, *shaped("v", r"shape \(3,\) or", (2,), (3, 2, 2), (3, 0), ())],
+    ),
+    scale.regression: (
+        {"kernel": kernels.rbf, "x": X, "targets": ONES, "ridge": 1.0},
+        [
+            *KERNEL,
+            *points("x"),
+            *shaped("targets", r"shape \(3,\) or", (2,), (3, 0), ()),
+            *nonnegative("ridge"),
+            *SOLVER,
+            *LANDMARKS,
+        ],
+    ),
+    scale.flow: (
+        {"kernel": kernels.rbf, "x": X, "start": ONES, "times": [1.0]},
+        [
+            *KERNEL,
+            *points("x"),
+            *shaped("start", r"shape \(3,\) or", (2,), (3, 0), ()),
+            *TIMES,
+            ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more, got -1"),
+            *SOLVER,
+            *LANDMARKS,
+        ],
+    ),
+    scale.conjugate_gradients: (
+        {"product": lambda v: 2 * v, "b": ONES},
+        [
+            *callable_of("product", "function"),
+            ({"product": lambda v: v[:2]}, ValueError, r"product needs .* \(3,\), got \(2,\)"),
+            ({"product": lambda v: "v"}, TypeError, "product needs a numeric array, got str"),
+            ({"product": lambda v: None}, TypeError, "product needs a numeric array, got None"),
+            ({"product": lambda v: v.astype(complex)}, TypeError, "product needs real numbers"),
+            *array("b"),
+            ({"b": 1.0}, ValueError, "b needs shape"),
+            ({"b": np.ones((3, 0))}, ValueError, "b needs shape"),
+            *nonnegative("shift"),
+            *SOLVER,
+        ],
+    ),
+    # tangent_kernels
+    tangent_kernels.empirical_ntk: (
+        MODEL_GOOD,
+        [
+            *MODEL,
+            *batch("x"),
+            *batch("y"),
+            *word("outputs", "full, trace, diagonal"),
+            *word("method", "auto, contraction, products"),
+        ],
+    ),
+    tangent_kernels.tangent_product: (
+        MODEL_GOOD | {"v": ONES},
+        [
+            *MODEL,
+            *batch("x"),
+            *batch("y"),
+            *shaped("v", r"shape \(3,\)", (2,), (1, 3), (3, 2), ()),
+            ({"y": X[:2]}, ValueError, r"v needs shape \(2,\)"),
+        ],
+    ),
+    tangent_kernels.as_matrix: (
+        {},
+        shaped("theta", "shape", (3,), (3, 3, 2), (3, 3, 2, 1), (1, 1, 1, 1, 1)),
+    ),
+    # wide_networks
+    wide_networks.init: (
+        {"widths": (2, 3, 1), "key": KEY},
+        [
+            *counts("widths", 1),
+            ({"widths": (2,)}, ValueError, "widths needs at least"),
+            ({"widths": ()}, ValueError, "widths needs at least"),
+            *random_key(),
+            *DTYPE,
+        ],
+    ),
+    wide_networks.as_widths: (
+        {},
+        [*counts("widths", 1), ({"widths": (2,)}, ValueError, "widths needs at least")],
+    ),
+    wide_networks.check_dimension: ({"params": PARAMS}, DIMENSION),
+    wide_networks.circle: (
+        {},
+        [
+            *shaped("angles", r"shape \(n,\)", (), (3, 2)),
+            ({"angles": []}, ValueError, "angles needs at least one angle, got none"),
+        ],
+    ),
+    wide_networks.nngp: (X2 | {"depth": 2}, [*PAIRS, *NO_ANGLE, *DEPTH, *NETWORK, *MESH]),
+    wide_networks.random_outputs: (
+        {"x": X, "key": KEY, "draws": 2, "width": 3, "depth": 2},
+        [*points("x"), *DEPTH, *DRAWS, *whole("width", 1), *NETWORK],
+    ),
+    wide_networks.variance_map: ({"q": 1.0}, [*variances(), *NETWORK]),
+    wide_networks.susceptibility: (
+        {"q": 1.0},
+        [*variances(), *ACTIVATION, *GAIN, *fits("gain")],
+    ),
+    wide_networks.correlation_map: (
+        {"rho": 0.5, "q": 1.0},
+        [
+            *array("rho"),
+            ({"rho": 1.5}, ValueError, "rho needs correlations between -1 and 1"),
+            *variances(),
+            ({"q": [1.0, 2.0]}, ValueError, r"q needs one variance, .* got shape \(2,\)"),
+            *NETWORK,
+        ],
+    ),
+    wide_networks.fixed_variance: (
+        {},
+        [
+            *NETWORK,
+            ({"gain": 1.0, "beta": 0.0}, ValueError, "gain needs a value at which a positive var"),
+            ({"gain": 3.0, "beta": 0.1}, ValueError, "gain needs a value at which a positive var"),
+        ],
+    ),
+}
+for function in (wide_networks.apply, wide_networks.preactivations):
+    TABLE[function] = (
+        {"params": PARAMS, "x": X},
+        [
+            *array("x"),
+            *shaped("x", "a last axis of 2, the network's inputs", (), (3,), (4, 3), (2, 4, 1)),
+            *LAYERS,
+            *ACTIVATION,
+            *nonnegative("gain"),
+            *BETA,
+            *fits("gain", "beta"),
+        ],
+    )
+
+# What has no rows, and why.
+WITHOUT = {
+    "angle": "a step of a traced computation, on arrays that its callers have checked",
+    "arc_cosine_of": "a step of a traced computation",
+    "geometric_mean": "a step of a traced computation",
+    "safe_sqrt": "a step of a traced computation",
+    "next_moments": "a step of a traced computation",
+    "by_recursion": "takes what ntk and nngp have checked",
+    "evaluate": "takes what ntk and nngp have checked; the mesh, which it checks, is in their rows",
+    "batch_of": "two numbers that its callers have checked",
+    "upper_mirrored": "takes what the kernels have computed",
+    "is_real": "answers, and refuses nothing",
+    "check_known": "refuses only traced values: see the test of them below",
+}
+
+ROWS = [
+    pytest.param(function, good | changed, tuple(changed), error, says, id=f"{name}-{i}")
+    for function, (good, rows) in TABLE.items()
+    for name in [function.__name__]
+    for i, (changed, error, says) in enumerate(rows)
+]
+
+
+def call(function, given):
+    """With what may stand by position so: the names before a ``*``."""
+    given = dict(given)
+    takes = inspect.signature(function).parameters.values()
+    first = [p.name for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+    if "arguments" in first:
+        return function(*[given.pop(name) for name in first])
+    return function(**given)
+
+
+@pytest.mark.parametrize(("function", "given", "changed", "error", "says"), ROWS)
+def test_bad_input_is_refused_by_name(no_hook, function, given, changed, error, says):
+    assert re.match(r"((control|live) '\w+'|\w+) needs ", says), "the message names an argument"
+    try:
+        with pytest.raises(error, match=f"^{says}"):
+            call(function, given)
+    finally:
+        plt.close("all")
+
+
+@pytest.mark.parametrize("function", TABLE, ids=lambda f: f.__name__)
+def test_the_good_arguments_of_the_table_are_good(no_hook, function):
+    good, rows = TABLE[function]
+    needed = {
+        name
+        for name, p in inspect.signature(function).parameters.items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    if needed <= set(good):
+        call(function, good)
+        plt.close("all")
+    else:  # the one argument there is, bad in every row
+        assert all(needed <= set(good | changed) for changed, _, _ in rows)
+
+
+def public_functions():
+    for module in pkgutil.iter_modules(ntk_lib.__path__, "ntk_lib."):
+        names = importlib.import_module(module.name)
+        for name in names.__all__:
+            if inspect.isfunction(inspect.unwrap(getattr(names, name))):
+                yield name
+
+
+def test_every_public_function_has_rows_or_a_reason_to_have_none():
+    tabled = {"explore" if f is explored else f.__name__ for f in TABLE}
+    public = set(public_functions()) | set(WITHOUT)
+    assert tabled | set(WITHOUT) == public
+    assert not tabled & set(WITHOUT)
+
+
+@pytest.mark.parametrize(
+    ("function", "good", "name"),
+    [
+        pytest.param(function, TABLE[function][0], name, id=f"{function.__name__}-{name}")
+        for function, names in {
+            activations.leaky_relu: ("negative", "positive"),
+            early_stopping.best_time: ("times", "risks"),
+            check.check: ("measured", "predicted", "within"),
+            check.slope: ("x", "y", "y_se"),
+            limiting_ntk.ntk: ("gain", "depth"),
+            limiting_ntk.plot_on_circle: ("angles", "kernels", "limit", "top"),
+            scale.conjugate_gradients: ("b", "shift", "tolerance", "max_steps"),
+            scale.flow: ("x", "start", "times", "tolerance"),
+            scale.kernel_product: ("x", "v", "y"),
+            scale.regression: ("x", "targets", "ridge", "tolerance"),
+            wide_networks.fixed_variance: ("gain", "beta"),
+        }.items()
+        for name in names
+    ],
+)
+def test_a_traced_value_is_refused_where_a_number_must_be_known(no_hook, function, good, name):
+    with pytest.raises(TypeError, match=f"^{name} needs "):
+        jax.eval_shape(lambda t: function(**good | {name: t}), jnp.ones(3))
