@@ -228,6 +228,8 @@ def test_arc_cosine_of_broadcasts_and_clips_a_rounded_correlation(dtype):
     k = np.sqrt(a * b) * (1 + 8 * np.finfo(dtype).eps)
     np.testing.assert_array_equal(compiled(a, b, k, order=0), np.ones((2, 3), dtype))
     np.testing.assert_array_equal(compiled(a, b, -k, order=0), np.zeros((2, 3), dtype))
+    # no more than √(ab), however k was rounded: these roots are exact
+    np.testing.assert_array_equal(compiled(a, b, k, order=1), np.sqrt(a * b))
 
 
 @pytest.mark.parametrize("kernel", [rbf, lambda x, y: arc_cosine(x, y, order=1)])
