@@ -200,6 +200,21 @@ def test_in_float32_the_angle_is_as_exact_as_the_recursion(activation, depth, al
     np.testing.assert_allclose(np.diag(found), np.diag(exact), rtol=8 * depth * 1.2e-7)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4, 6])
+def test_the_polynomials_have_the_terms_that_rounding_asks_for_and_at_most_three_more(depth):
+    def found(dtype):
+        with jax.enable_x64(dtype == "float64"):
+            numbers = (jnp.asarray(t, dtype) for t in (2.0, 0.0))
+            setting = evaluation.Setting(*numbers, np.int32(depth), None)
+            return evaluation._coefficients(_ntk, ACTIVATIONS["relu"], setting, 1.0)
+
+    short, long = found("float32"), found("float64")
+    size = np.abs(long).max(axis=0)
+    enough = np.finfo("float32").eps / 4 * size.sum()
+    assert short.shape[1] % 4 == 0
+    assert size[short.shape[1] :].sum() <= enough < size[short.shape[1] - 4 :].sum()
+
+
 def test_norms_are_factors_for_a_homogeneous_activation_without_bias(x64, always_by_angle, used):
     x, y = points(12, 4), points(9, 4, seed=3)
     for activation in ("relu", LEAKY):
