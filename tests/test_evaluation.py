@@ -4,6 +4,7 @@ The recursion itself is held against independent computations in test_limiting_n
 test_wide_networks.
 """
 
+import contextlib
 import math
 import os
 import socket
@@ -197,6 +198,21 @@ def test_in_float32_the_angle_is_as_exact_as_the_recursion(activation, depth, al
     np.testing.assert_allclose(np.diag(found), np.diag(exact), rtol=8 * depth * 1.2e-7)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4, 6])
+def test_the_polynomials_have_the_terms_that_rounding_asks_for_and_at_most_three_more(depth):
+    def found(dtype):
+        with jax.enable_x64(dtype == "float64"):
+            numbers = (jnp.asarray(t, dtype) for t in (2.0, 0.0))
+            setting = evaluation.Setting(*numbers, np.int32(depth), None)
+            return evaluation._coefficients(_ntk, ACTIVATIONS["relu"], setting, 1.0)
+
+    short, long = found("float32"), found("float64")
+    size = np.abs(long).max(axis=0)
+    enough = np.finfo("float32").eps / 4 * size.sum()
+    assert short.shape[1] % 4 == 0
+    assert size[short.shape[1] :].sum() <= enough < size[short.shape[1] - 4 :].sum()
+
+
 def test_norms_are_factors_for_a_homogeneous_activation_without_bias(x64, always_by_angle, used):
     x, y = points(12, 4), points(9, 4, seed=3)
     for activation in ("relu", LEAKY):
@@ -274,6 +290,80 @@ def test_the_reference_is_the_recursion_alone(x64, always_by_angle, used):
         expected = recursion_of(_ntk, x, other, **options)
         np.testing.assert_allclose(recursive_ntk(x, other, **options), expected, rtol=1e-14)
     assert used == []
+
+
+# ---------------------------------------------------------------- properties by angle, in blocks
+
+
+@contextlib.contextmanager
+def by_angle_in_blocks():
+    """Float64, polynomials however little the work, and 5 points in overlapping blocks of 2."""
+    real = evaluation._in_blocks
+
+    def checked(left, right, setting, *rest):
+        assert setting.coefficients is not None
+        return real(left, right, setting, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        patch.setattr(evaluation, "WORTH", 0)
+        patch.setattr(evaluation, "BLOCK", 4)
+        patch.setattr(evaluation, "_in_blocks", checked)
+        yield
+
+
+def turned(x, angle):
+    c, s = np.cos(angle), np.sin(angle)
+    about_z = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return x @ about_z @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+directions = (
+    st.lists(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3), min_size=5, max_size=5)
+    .map(np.array)
+    .filter(lambda x: np.linalg.norm(x, axis=1).min() > 0.01)
+    .map(lambda x: x / np.linalg.norm(x, axis=1, keepdims=True))
+)
+kernels = st.sampled_from([ntk, nngp])
+# the angle of nearly parallel points is known to √ε, about 1.5e-8, in each of two layers
+ROOT = 1e-7
+
+
+@quick
+@given(
+    x=directions, exponents=st.lists(st.floats(-6, 6), min_size=5, max_size=5), kernel=kernels,
+    name=st.sampled_from(["relu", "leaky_relu"]), angle=st.floats(0, 6.3),
+)  # fmt: skip
+def test_by_angle_sizes_are_factors_and_rotations_change_nothing(x, exponents, kernel, name, angle):
+    options = {"depth": 3, "activation": name, "gain": 2.0, "beta": 0.0}
+    scale = 10.0 ** np.array(exponents)[:, None]
+    with by_angle_in_blocks():
+        unit, gram = (np.asarray(kernel(t, **options)) for t in (x, scale * x))
+        other = turned(scale * x, angle)
+        pair = np.asarray(kernel(other, -7 * other[:3], **options))
+        opposite = np.asarray(kernel(x, -x[:3], **options))
+    np.testing.assert_array_equal(gram, gram.T)
+    np.testing.assert_allclose(gram / scale / scale.T, unit, rtol=0, atol=ROOT)
+    np.testing.assert_allclose(pair / scale / scale[:3].T / 7, opposite, rtol=0, atol=ROOT)
+    assert np.linalg.eigvalsh(unit).min() > -ROOT
+
+
+@quick
+@given(x=directions, kernel=kernels, name=st.sampled_from(NAMES), angle=st.floats(0, 6.3))
+def test_by_angle_a_gram_of_one_norm_is_positive_semidefinite_and_turns_with_its_points(
+    x, kernel, name, angle
+):
+    options = {"depth": 3, "activation": name, "gain": 0.8, "beta": 0.3}
+    with by_angle_in_blocks():
+        gram, other = (np.asarray(kernel(t, **options)) for t in (x, turned(x, angle)))
+        pair, swapped = (
+            np.asarray(kernel(*t, **options)) for t in ((x, x[::-1][:3]), (x[::-1][:3], x))
+        )
+    np.testing.assert_array_equal(gram, gram.T)
+    assert np.linalg.eigvalsh(gram).min() > -ROOT
+    np.testing.assert_allclose(other, gram, rtol=0, atol=ROOT)
+    np.testing.assert_allclose(pair, gram[:, ::-1][:, :3], rtol=0, atol=ROOT)
+    # the same angles, whose cosines are rounded alike
+    np.testing.assert_allclose(swapped, pair.T, rtol=0, atol=1e-13)
 
 
 # ---------------------------------------------------------------- extreme inputs

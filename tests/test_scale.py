@@ -118,14 +118,31 @@ def test_float32_points_reach_the_float32_tolerance():
     assert error < 1e-3
 
 
-def test_landmarks_save_steps_and_all_of_them_solve_at_once(x64):
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_landmarks_save_steps_and_all_of_them_solve_at_once(ridge, x64):
     x, targets = data()
     steps = {
-        count: regression(TANGENT, x, targets, landmarks=count, key=KEY).steps
+        count: regression(TANGENT, x, targets, ridge=ridge, landmarks=count, key=KEY).steps
         for count in (0, 25, N)
     }
-    assert steps[25] < steps[0] / 1.5
+    assert steps[25] < steps[0] / (1.5 if ridge == 0 else 1)
     assert steps[N] <= 4
+
+
+@pytest.mark.parametrize("landmarks", [1, 20, N])
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_landmarks_help_by_the_inverse_of_nystroms_approximation(landmarks, shift, x64):
+    x, v = data(columns=(2,))
+    found = scale._landmarks(TANGENT, jnp.asarray(x), landmarks, KEY)(v, shift)
+    chosen = x[np.asarray(jax.random.choice(KEY, N, (landmarks,), replace=False))]
+    columns = held(x, chosen)
+    values, vectors = np.linalg.eigh(columns @ np.linalg.solve(held(chosen), columns.T))
+    s, inside = values[-landmarks:], vectors[:, -landmarks:].T @ v
+    within = vectors[:, -landmarks:]
+    # where it does not reach, the kernel counts as its smallest eigenvalue
+    expected = within @ (inside / (s + shift)[:, None]) + (v - within @ inside) / (s[0] + shift)
+    # the lift by ε times the trace, over the smallest eigenvalue, and the condition number times ε
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
 def test_no_more_landmark_columns_than_asked_for_are_held():

@@ -157,6 +157,17 @@ def test_every_method_and_block_gives_the_definition(k, with_y, outputs, method,
         np.testing.assert_allclose(theta, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("with_y", [False, True])
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 3 * 4096, 3 * 4096 + 5])
+def test_every_parameter_is_contracted_once(size, with_y, x64):
+    # some thousand are taken at a time, and then the rest; the Jacobian of x·w is x
+    rng = np.random.default_rng([RNG_SEED, size])
+    x, y = rng.normal(size=(3, size)), rng.normal(size=(2, size)) if with_y else None
+    theta = empirical_ntk(lambda w, t: t @ w, jnp.zeros(size), x, y, method="contraction")
+    # 12 000 products of order 1 and as many roundings; one left out or twice would be an error of 1
+    np.testing.assert_allclose(theta, x @ (x if y is None else y).T, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5), (1, 7), (7, 1), (4, 2)])
 def test_blocks_need_not_divide_the_points_nor_be_square(rows, columns, products, x64):
