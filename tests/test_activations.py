@@ -205,6 +205,17 @@ def test_sine_and_cosine_duals_do_not_overflow(dtype):
     np.testing.assert_allclose(ACTIVATIONS["cos"].dual(a, a, k), [0.5, 0.5], rtol=1e-6)
 
 
+def test_a_covariance_rounded_above_the_variance_gives_sine_and_cosine_no_overflow(dtype):
+    # e^(k − a) of a k that exceeds a by rounding would be e^(2εa)
+    a = jnp.asarray([1e4 / np.finfo(dtype).eps], dtype)
+    above = a * (1 + 2 * np.finfo(dtype).eps)
+    assert float(above[0]) > float(a[0])
+    for name, sign in (("sin", -1), ("cos", 1)):
+        dual = ACTIVATIONS[name].dual
+        np.testing.assert_allclose(dual(a, a, above), 0.5, rtol=1e-6)
+        np.testing.assert_allclose(dual(a, a, -above), sign * 0.5, rtol=1e-6)
+
+
 def test_the_sine_dual_keeps_its_digits_at_small_variance(dtype):
     # e^(−a) sinh k ≈ k: a difference of two exponentials near 1 would lose them
     k = np.array([1e-6, -1e-4, 0.0, 1e-2])

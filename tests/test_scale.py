@@ -17,12 +17,12 @@ from ntk_lib.tangent_kernels import as_matrix, empirical_ntk, tangent_product
 from ntk_lib.wide_networks import apply, init
 
 TANGENT = functools.partial(ntk, depth=3, gain=2.0)
-N = 50
+N = 34
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Blocks of 16: 50 points make three blocks and a part of one."""
+    """Blocks of 16: 34 points make two blocks and a part of one."""
     monkeypatch.setattr(scale, "BLOCK", 16)
 
 
@@ -64,9 +64,9 @@ def test_no_block_is_larger_than_it_may_be_and_none_is_computed_twice():
 
     kernel_product(kernel, x, v)
     assert max(max(rows, columns) for rows, columns, _ in asked) == 16
-    # four on the diagonal, as kernels of points with themselves, and six above it
-    assert [alone for *_, alone in asked].count(True) == 4
-    assert len(asked) == 10
+    # three on the diagonal, as kernels of points with themselves, and three above it
+    assert [alone for *_, alone in asked].count(True) == 3
+    assert len(asked) == 6
     asked.clear()
     kernel_product(kernel, x, v[:20], x[:20])
     assert sum(rows * columns for rows, columns, _ in asked) == N * 20
@@ -154,7 +154,7 @@ def test_no_more_landmark_columns_than_asked_for_are_held():
         return TANGENT(x, y)
 
     regression(kernel, x, targets, ridge=1.0, landmarks=9, key=KEY, max_steps=50)
-    assert asked[:5] == [(16, 9), (16, 9), (16, 9), (2, 9), (9, 9)]
+    assert asked[:4] == [(16, 9), (16, 9), (2, 9), (9, 9)]
 
 
 def test_steps_that_do_not_suffice_are_told(no_hook, x64):
@@ -235,7 +235,8 @@ def test_the_flow_in_float32():
     (c,) = np.asarray(flow(TANGENT, x, start, np.array([5.0])), float)
     kernel = held(x)
     error = np.linalg.norm(start + kernel @ c - expm(-5 * kernel / N) @ start)
-    assert error < 1e-5 * np.linalg.norm(start)
+    # seventeen systems of equations, each solved to 1e-5 of its right side, which is at most start
+    assert error < 17e-5 * np.linalg.norm(start)
 
 
 def test_no_times_give_no_path(x64):
