@@ -129,7 +129,7 @@ CLAIMS = {
             3,
             False,
         ),
-        Claim("memory as a share of neural-tangents'", _more_memory, 1, False),
+        Claim("memory as a share of neural-tangents'", _more_memory, 1.1, False),
         Claim("MiB beyond the result, n = 20000", _excess, 256, False),
         Claim(
             "times faster than structured derivatives",
@@ -339,7 +339,7 @@ Peak memory of one call, beyond what its process held before: the second call of
 
 {_memory_table(results["memory"])}
 
-`ntk` needs no more than `neural-tangents`, and for 20 000 points, where the result alone fills 1.5 GiB, at most {bound["MiB beyond the result, n = 20000"]} MiB beyond the result.
+Beyond the result `ntk` holds a few blocks, about 1 MiB at 2000 points, where `neural-tangents` holds nothing: at most a tenth more in all. For 20 000 points, where the result alone fills 1.5 GiB, `ntk` takes at most {bound["MiB beyond the result, n = 20000"]} MiB beyond it.
 
 ## The kernel of one network
 
