@@ -27,6 +27,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.2
 export MPLBACKEND := agg
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONDONTWRITEBYTECODE := 1
+# Progress bars are for people: the build takes anything on stderr for a warning.
+export TQDM_DISABLE := 1
 
 # Files of tests side by side, one a core, at most four; a file stays in one process.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
@@ -34,7 +36,7 @@ TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
+.PHONY: data help book test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -90,6 +92,9 @@ bench: $(READY) $(PEERS_READY) ## speed, as ratios measured side by side; rewrit
 
 peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the tests compare with
 	$(PEERS)/bin/python -m benchmarks.fixture
+
+data: $(READY) ## run again what book/data keeps, an hour or more (ONLY=part runs one part)
+	TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY)
 
 serve: book ## the built book on a local port
 	$(BIN)/python -m http.server --directory $(HTML) 8000

@@ -24,8 +24,10 @@ __all__ = [
     "as_number",
     "as_numeric",
     "as_params",
+    "as_points",
     "as_positive",
     "as_scalar",
+    "as_steps",
     "as_symmetric",
     "as_whole",
     "check_fits",
@@ -112,6 +114,17 @@ def as_counts(
         as_whole(f"{name} needs integers: number {i}", n, least=least, most=most)
         for i, n in enumerate(entries)
     )
+
+
+def as_steps(steps: Sequence[int]) -> tuple[int, ...]:
+    """``steps`` as step counts in increasing order, at least one of them.
+
+    Raises what ``as_counts`` raises, ``ValueError`` for no counts or counts that decrease.
+    """
+    counts = as_counts("steps", steps, least=0)
+    if not counts or np.any(np.diff(counts) < 0):
+        raise ValueError(f"steps needs step counts in increasing order, got {counts}")
+    return counts
 
 
 def check_fits(name: str, value: ArrayLike, dtype: object) -> None:
@@ -278,6 +291,17 @@ def as_inputs(
     if y is not None and x.shape[1] != y.shape[1]:
         raise ValueError(f"y needs the {x.shape[1]} features of x, got {y.shape[1]}")
     return x, y
+
+
+def as_points(name: str, points: ArrayLike, *, like: Array) -> Array:
+    """``points`` of shape (m, d) in the dtype of ``like``, which has shape (n, d).
+
+    Raises what ``as_array`` raises, ``ValueError`` for another shape or no points.
+    """
+    points = as_array(name, points, dtype=like.dtype)
+    if points.ndim != 2 or not len(points) or points.shape[1] != like.shape[1]:
+        raise ValueError(f"{name} needs shape (points, {like.shape[1]}), got {points.shape}")
+    return points
 
 
 def _check_norms(name: str, points: np.ndarray, forbid_zero: bool) -> None:

@@ -37,13 +37,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ntk_lib.activations import Activation, as_activation
 from ntk_lib.arguments import (
     as_array,
-    as_counts,
     as_float_dtype,
     as_inputs,
     as_key,
     as_nonnegative,
+    as_points,
     as_positive,
     as_scalar,
+    as_steps,
     as_symmetric,
     as_whole,
     check_known,
@@ -314,15 +315,11 @@ def trained_networks(
     _, beta = check_numbers(depth=depth, gain=1.0, beta=beta)
     width, rate = as_whole("width", width, least=1), as_positive("rate", rate)
     x, _ = as_inputs(x)
-    at = as_array("at", at, dtype=x.dtype)
-    if at.ndim != 2 or not len(at) or at.shape[1] != x.shape[1]:
-        raise ValueError(f"at needs shape (points, {x.shape[1]}), got {at.shape}")
+    at = as_points("at", at, like=x)
     targets = as_array("targets", targets, dtype=x.dtype)
     if targets.ndim != 2 or targets.shape[1] != len(x) or not len(targets):
         raise ValueError(f"targets needs shape (draws, {len(x)}), got {targets.shape}")
-    counts = as_counts("steps", steps, least=0)
-    if not counts or np.any(np.diff(counts) < 0):
-        raise ValueError(f"steps needs step counts in increasing order, got {counts}")
+    counts = as_steps(steps)
     widths = (x.shape[1], *[width] * (depth - 1), 1)
     starts = random_networks(widths, key=key, draws=len(targets), dtype=x.dtype)
     segments = jnp.asarray(np.diff(counts, prepend=0))

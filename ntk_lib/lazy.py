@@ -55,6 +55,7 @@ __all__ = [
     "relative_movement",
     "scaled",
     "train",
+    "training_arguments",
 ]
 
 # ---------------------------------------------------------------- the linearised model
@@ -252,6 +253,35 @@ def _train(params, x, targets, rate, gain, beta, *, steps: int, sigma: Activatio
     return gradient_descent(cost, params, rate=rate, steps=steps)
 
 
+def training_arguments(
+    params: Sequence[Layer],
+    x: ArrayLike,
+    targets: ArrayLike,
+    rate: float,
+    activation: str | Activation,
+    gain: float,
+    beta: float,
+) -> tuple[tuple, Activation]:
+    """(params, x, targets, rate, gain, beta) as arrays of the network's dtype, and σ.
+
+    For functions that train a network with one output; raises what ``train`` raises.
+    """
+    sigma = as_activation(activation)
+    check_params(params)
+    gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
+    x, _ = as_inputs(x)
+    check_dimension(params, x)
+    if len(params[-1].W) != 1:
+        raise ValueError(f"params needs one output to train, got {len(params[-1].W)}")
+    dtype = params[0].W.dtype
+    targets = as_array("targets", targets, dtype=dtype)
+    if targets.shape != (len(x),):
+        raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
+    given = {"rate": as_positive("rate", rate), "gain": gain, "beta": beta}
+    numbers = (as_scalar(name, t, dtype) for name, t in given.items())
+    return (list(params), x.astype(dtype), targets, *numbers), sigma
+
+
 def train(
     params: Sequence[Layer],
     x: Float[ArrayLike, "n d"],
@@ -271,20 +301,6 @@ def train(
     Raises ``ValueError`` for targets of another shape, ``steps`` < 0 or ``rate`` ≤ 0, and as
     ``ntk`` does.
     """
-    sigma = as_activation(activation)
-    check_params(params)
-    gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
-    x, _ = as_inputs(x)
-    check_dimension(params, x)
-    if len(params[-1].W) != 1:
-        raise ValueError(f"params needs one output to train, got {len(params[-1].W)}")
-    dtype = params[0].W.dtype
-    targets = as_array("targets", targets, dtype=dtype)
-    if targets.shape != (len(x),):
-        raise ValueError(f"targets needs shape ({len(x)},), one a point of x, got {targets.shape}")
-    steps, rate = as_whole("steps", steps, least=0), as_positive("rate", rate)
-    given = {"rate": rate, "gain": gain, "beta": beta}
-    rate, gain, beta = (as_scalar(name, t, dtype) for name, t in given.items())
-    return _train(
-        list(params), x.astype(dtype), targets, rate, gain, beta, steps=steps, sigma=sigma
-    )
+    steps = as_whole("steps", steps, least=0)
+    arrays, sigma = training_arguments(params, x, targets, rate, activation, gain, beta)
+    return _train(*arrays, steps=steps, sigma=sigma)

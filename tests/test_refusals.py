@@ -25,6 +25,7 @@ from ntk_lib import (
     early_stopping,
     explore,
     gradient_flow,
+    jacot_2018,
     kernels,
     lazy,
     limiting_ntk,
@@ -207,6 +208,11 @@ ACTIVATION = [
     ({"activation": jnp.tanh}, TypeError, "activation needs .*quadrature"),
     ({"activation": None}, TypeError, "activation needs .* got NoneType"),
     ({"activation": ["relu"]}, TypeError, "activation needs .* got list"),
+]
+STEPS = [
+    *counts("steps", 0),
+    ({"steps": []}, ValueError, "steps needs step counts in increasing order"),
+    ({"steps": [3, 1]}, ValueError, "steps needs step counts in increasing order"),
 ]
 GAIN, BETA, DEPTH = positive("gain"), nonnegative("beta"), whole("depth", 1)
 NETWORK = [*ACTIVATION, *GAIN, *BETA, *fits("gain", "beta")]
@@ -426,6 +432,28 @@ X2 = {"x": X, "y": X}
 MODEL_GOOD = {"f": lambda p, x: x @ p[0], "params": [jnp.ones(2)], "x": X}
 TIMES = shaped("times", r"shape \(t,\)", (), (1, 2))
 
+FEW = {"key": KEY, "draws": 1, "width": 2, "depth": 2, "steps": [0]}
+RUNS = [
+    *DRAWS,
+    *whole("width", 1),
+    *DEPTH,
+    *STEPS,
+    *positive("rate"),
+    *fits("rate", "beta"),
+    *ACTIVATION,
+    *BETA,
+]
+TRAINING = [
+    *points("x"),
+    *DIMENSION,
+    *LAYERS,
+    ({"params": init((2, 3, 2), key=KEY)}, ValueError, "params needs one output to train"),
+    *shaped("targets", r"shape \(3,\), one a point", (2,), (3, 1), ()),
+    *positive("rate"),
+    *fits("rate"),
+    *NETWORK,
+]
+
 TABLE = {
     # activations
     activations.as_activation: ({"activation": "relu"}, ACTIVATION),
@@ -462,6 +490,14 @@ TABLE = {
             ({"x": ZERO_POINT, "forbid_zero": True}, ValueError, "x needs nonzero points .* row 1"),
         ],
     ),
+    arguments.as_points: (
+        {"name": "at", "like": jnp.asarray(X)},
+        [
+            ({"points": row[0]["at"]}, *row[1:])
+            for row in shaped("at", r"shape \(points, 2\)", (2,), (3, 1), (0, 2))
+        ],
+    ),
+    arguments.as_steps: ({}, STEPS),
     arguments.as_key: (
         {"name": "key"},
         [({"value": row[0]["key"]}, *row[1:]) for row in random_key()],
@@ -612,15 +648,67 @@ TABLE = {
             *shaped("targets", "shape", (3,), (0, 3), (2, 4)),
             *shaped("at", r"shape \(points, 2\)", (2,), (3, 1), (0, 2)),
             *random_key(),
-            *counts("steps", 0),
-            ({"steps": []}, ValueError, "steps needs step counts in increasing order"),
-            ({"steps": [3, 1]}, ValueError, "steps needs step counts in increasing order"),
+            *STEPS,
             *whole("width", 1),
             *DEPTH,
             *positive("rate"),
             *ACTIVATION,
             *BETA,
             *fits("rate", "beta"),
+        ],
+    ),
+    # jacot_2018
+    jacot_2018.load: (
+        {"name": "mnist"},
+        [
+            ({"name": 3}, TypeError, "name needs the name of a file in book/data, got int"),
+            ({"name": "nothing"}, FileNotFoundError, "name needs a file of book/data, got 'noth"),
+            ({"name": "../references"}, FileNotFoundError, "name needs a file of book/data"),
+        ],
+    ),
+    jacot_2018.saddle: ({"key": KEY}, [*random_key(), *whole("count", 1)]),
+    jacot_2018.four_angles: (
+        {"arc": 1.0},
+        [
+            *positive("arc"),
+            ({"arc": 8.4}, ValueError, "arc needs a number below 8π/3, where points would meet"),
+        ],
+    ),
+    jacot_2018.component: (
+        {"theta": EYE, "index": 1},
+        [
+            *symmetric("theta"),
+            *whole("index", 1),
+            ({"index": 4}, ValueError, "index needs to be at most 3"),
+        ],
+    ),
+    jacot_2018.snapshots: (
+        {"params": PARAMS, "x": X, "targets": ONES, "steps": [1]},
+        [
+            *TRAINING,
+            *STEPS,
+            ({"progress": 5}, TypeError, "progress needs a function of a number of steps, got int"),
+        ],
+    ),
+    jacot_2018.kernels_in_training: (
+        {"x0": X[:1], "at": X, "x": X, "targets": ONES} | FEW,
+        [
+            *points("x"),
+            *shaped("x0", r"shape \(\w+, 2\)", (2,), (1, 3), (0, 2), (2, 2)),
+            *shaped("at", r"shape \(points, 2\)", (2,), (3, 1), (0, 2)),
+            *shaped("targets", r"shape \(3,\), one a point", (2,), (3, 1), ()),
+            *RUNS,
+        ],
+    ),
+    jacot_2018.component_in_training: (
+        {"x": X, "component": ONES, "rate": 1.0} | FEW,
+        [
+            *points("x"),
+            *shaped("component", r"shape \(3,\)", (2,), (3, 1), ()),
+            ({"component": 2 * ONES}, ValueError, "component needs mean square 1, got 4"),
+            *number("size"),
+            *fits("size"),
+            *RUNS,
         ],
     ),
     # explore
@@ -874,17 +962,14 @@ TABLE = {
     ),
     lazy.train: (
         {"params": PARAMS, "x": X, "targets": ONES, "steps": 1},
-        [
-            *points("x"),
-            *DIMENSION,
-            *LAYERS,
-            ({"params": init((2, 3, 2), key=KEY)}, ValueError, "params needs one output to train"),
-            *shaped("targets", r"shape \(3,\), one a point", (2,), (3, 1), ()),
-            *whole("steps", 0),
-            *positive("rate"),
-            *fits("rate"),
-            *NETWORK,
-        ],
+        TRAINING + whole("steps", 0),
+    ),
+    lazy.training_arguments: (
+        {
+            **{"params": PARAMS, "x": X, "targets": ONES, "rate": 1.0},
+            **{"activation": "relu", "gain": 1.0, "beta": 0.1},
+        },
+        TRAINING,
     ),
     # limiting_ntk
     limiting_ntk.ntk: (X2 | {"depth": 2}, [*PAIRS, *NO_ANGLE, *DEPTH, *NETWORK, *MESH]),
@@ -1130,6 +1215,7 @@ def test_every_public_function_has_rows_or_a_reason_to_have_none():
         for function, names in {
             activations.leaky_relu: ("negative", "positive"),
             early_stopping.best_time: ("times", "risks"),
+            jacot_2018.four_angles: ("arc",),
             check.check: ("measured", "predicted", "within"),
             check.slope: ("x", "y", "y_se"),
             limiting_ntk.ntk: ("gain", "depth"),
