@@ -93,7 +93,7 @@ bench: $(READY) $(PEERS_READY) ## speed, as ratios measured side by side; rewrit
 peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the tests compare with
 	$(PEERS)/bin/python -m benchmarks.fixture
 
-data: $(READY) ## run again what book/data keeps, an hour or more (ONLY=part runs one part)
+data: $(READY) ## run again what book/data keeps, about two hours (ONLY=part runs one part)
 	TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY)
 
 serve: book ## the built book on a local port
