@@ -59,7 +59,13 @@ book: $(READY) $(FRESH) $(SEEN) ## build the book, executing what has changed
 	@$(JUPYTER_BOOK)
 	@echo; echo "The book is built. Open it with a double click, no server and no network needed:"; echo "  $(HTML)/index.html"
 
-test: lint unit nbval book browser ## everything that decides whether a change may land
+# The build runs notebooks on little more than one core: the unit tests take the other. They come
+# after nbval, so that neither compiles what it has compiled.
+SIDE_BY_SIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+test: lint nbval ## everything that decides whether a change may land
+	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) book unit
+	@$(MAKE) --no-print-directory browser
 
 lint: $(READY) ## style, and notebooks in their stored form
 	$(BIN)/ruff check .

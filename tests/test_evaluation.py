@@ -74,19 +74,20 @@ def test_blocks_put_together_are_the_whole(path, dtype, monkeypatch, used):
     monkeypatch.setattr(evaluation, "WORTH", 0 if path == "angle" else math.inf)
     x, y = sphere(20, 3, dtype), sphere(9, 3, dtype, seed=1)
     options = {"depth": 3, "gain": 1.5, "beta": 0.2}
-    for kernel, recursion in ((ntk, _ntk), (nngp, _nngp)):
+    # the blocks of the recursion are put together by the same lines, and take long to compile
+    for kernel, recursion in ((ntk, _ntk), (nngp, _nngp))[: 2 if path == "angle" else 1]:
         gram, pair = (recursion_of(recursion, x, t, **options) for t in (None, y))
         # no two entries are alike: a block in a wrong place, or left out, would show
         assert len(np.unique(np.round(pair, 6))) == pair.size
         tolerance = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps * gram.max()}
-        for n in (1, 8, 20):
+        for n in (1, 20):
             found = np.asarray(kernel(x[:n], **options))
             np.testing.assert_array_equal(found, found.T)
             np.testing.assert_allclose(found, gram[:n, :n], **tolerance)
             np.testing.assert_allclose(kernel(x[:n], y, **options), pair[:n], **tolerance)
         np.testing.assert_allclose(kernel(y, x, **options), pair.T, **tolerance)
     assert all((terms is not None) == (path == "angle") for terms in used)
-    assert len(used) == 14
+    assert len(used) == (10 if path == "angle" else 5)
 
 
 @pytest.mark.parametrize("name", [*NAMES, LEAKY], ids=named)
