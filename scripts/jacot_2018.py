@@ -3,6 +3,7 @@
     make data ONLY=circle        Figure 1, widths 2000 and 10 000: ten networks each
     make data ONLY=ensemble      Figure 2, width 1000: a hundred networks for each of three arcs
     make data ONLY=component     Figure 3, widths 1000 and 10 000
+    make data ONLY=narrow        Figure 3, width 100: the paper's target and two nearer ones
 
 The chapter reruns one network of each file, and says how far it is from the stored one. Everything
 that a run depends on besides ``ntk_lib`` is in ``SETTINGS``, which goes into the file.
@@ -55,6 +56,17 @@ SETTINGS = {
         "key": 3,
         "times": [0, 100, 200, 300, 400, 600, 800, 1000, 1200, 1600, 2000, 2400, 3200, 4000],
     },
+    "narrow": {
+        "width": 100,
+        "draws": 10,
+        "rate": 10.0,
+        "sizes": [0.5, 0.15, 0.015],
+        "digits": 512,
+        "depth": 5,
+        "index": 2,
+        "key": 3,
+        "times": [*range(0, 1501, 100), 1600, 2000, 2400, 3200, 4000],
+    },
 }
 
 
@@ -104,30 +116,53 @@ def run_ensemble(setting: dict) -> dict[str, np.ndarray]:
     return found
 
 
-def run_component(setting: dict) -> dict[str, np.ndarray]:
-    """Four arrays of (draws, times) for each width: see ``ntk_lib.jacot_2018.Learning``."""
+def target_of(setting: dict) -> tuple[np.ndarray, np.ndarray]:
+    """The digits, (n, 784), and their kernel principal component, (n,), in float32."""
     x = load("mnist")["images"][: setting["digits"]].reshape(setting["digits"], -1) / 255
     with jax.enable_x64(True):
         _, f = component(ntk(x, depth=setting["depth"]), setting["index"])
-    found = {}
-    for width, how in setting["widths"].items():
-        learning = component_in_training(
-            x.astype(np.float32),
-            np.array(f, np.float32),
-            key=jax.random.key(setting["key"]),
-            width=int(width),
-            depth=setting["depth"],
-            steps=[round(time / how["rate"]) for time in setting["times"]],
-            **how,
-        )
-        found |= {f"{part}_{width}": array for part, array in learning._asdict().items()}
-    return found
+    return x.astype(np.float32), np.array(f, np.float32)
+
+
+def learn(setting: dict, *, width: int, draws: int, rate: float, size: float) -> dict:
+    """Four arrays of (draws, times) by their names: see ``ntk_lib.jacot_2018.Learning``."""
+    learning = component_in_training(
+        *target_of(setting),
+        key=jax.random.key(setting["key"]),
+        draws=draws,
+        width=width,
+        depth=setting["depth"],
+        steps=[round(time / rate) for time in setting["times"]],
+        rate=rate,
+        size=size,
+    )
+    return learning._asdict()
+
+
+def run_component(setting: dict) -> dict[str, np.ndarray]:
+    """The four arrays of ``learn`` for each width."""
+    return {
+        f"{part}_{width}": array
+        for width, how in setting["widths"].items()
+        for part, array in learn(setting, width=int(width), size=0.5, **how).items()
+    }
+
+
+def run_narrow(setting: dict) -> dict[str, np.ndarray]:
+    """The four arrays of ``learn`` for each size."""
+    how = {name: setting[name] for name in ("width", "draws", "rate")}
+    return {
+        f"{part}_{size}": array
+        for size in setting["sizes"]
+        for part, array in learn(setting, size=size, **how).items()
+    }
 
 
 RUNS: dict[str, Callable[[dict], dict[str, np.ndarray]]] = {
     "circle": run_circle,
     "ensemble": run_ensemble,
     "component": run_component,
+    "narrow": run_narrow,
 }
 
 

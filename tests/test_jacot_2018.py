@@ -252,7 +252,7 @@ def test_the_digits_are_digits():
     assert digits["images"][:, 0].mean() < 1 < 50 < digits["images"][:, 14, 12:16].mean()
 
 
-@pytest.mark.parametrize("name", ["circle", "ensemble", "component"])
+@pytest.mark.parametrize("name", ["circle", "ensemble", "component", "narrow"])
 def test_stored_runs_are_those_the_script_would_make(name):
     stored = json.loads(str(load(f"jacot_2018_{name}")["settings"]))
     made_with = {k: v for k, v in stored.items() if k not in {"jax", "numpy", "minutes"}}
@@ -274,6 +274,7 @@ def test_the_script_runs_each_experiment_and_stores_it(monkeypatch, tmp_path):
             "digits": 20,
             "times": [0, 20],
         },
+        "narrow": {"width": 6, "draws": 2, "digits": 20, "sizes": [0.5], "times": [0, 20]},
     }
     for name, changed in small.items():
         monkeypatch.setitem(runs.SETTINGS, name, runs.SETTINGS[name] | changed)
@@ -289,5 +290,9 @@ def test_the_script_runs_each_experiment_and_stores_it(monkeypatch, tmp_path):
         "outputs_1.0": (2, 97),
         "outputs_2.5": (2, 97),
         "outputs_4.7": (2, 97),
-        **{f"{part}_6": (2, 2) for part in ("along", "across", "pull", "cross")},
+        **{
+            f"{part}_{of}": (2, 2)
+            for part in ("along", "across", "pull", "cross")
+            for of in ("6", "0.5")
+        },
     }
