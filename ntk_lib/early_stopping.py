@@ -51,9 +51,8 @@ from ntk_lib.arguments import (
     check_numbers,
     is_real,
 )
-from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
-from ntk_lib.lazy import filter_arguments
+from ntk_lib.lazy import descend, filter_arguments
 from ntk_lib.wide_networks import Layer, apply, as_widths, init
 
 __all__ = [
@@ -270,18 +269,9 @@ def _trained_networks(starts, x, targets, at, segments, rate, beta, *, sigma):
     def one(start_and_targets: tuple[list[Layer], Array]) -> Array:
         params, y = start_and_targets
 
-        def f(p, points):
-            return apply(p, points, activation=sigma, beta=beta)[:, 0]
-
-        def cost(p):
-            return jnp.mean((f(p, x) - y) ** 2) / 2
-
-        def step(_, p):
-            return gradient_descent(cost, p, rate=rate, steps=1).params
-
         def segment(p, count):
-            p = jax.lax.fori_loop(0, count, step, p)
-            return p, f(p, at)
+            p = descend(p, x, y, rate, 1.0, beta, count=count, sigma=sigma)
+            return p, apply(p, at, activation=sigma, beta=beta)[:, 0]
 
         return jax.lax.scan(segment, params, segments)[1]
 

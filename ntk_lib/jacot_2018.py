@@ -44,9 +44,8 @@ from ntk_lib.arguments import (
     as_whole,
     check_numbers,
 )
-from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
-from ntk_lib.lazy import training_arguments
+from ntk_lib.lazy import descend, training_arguments
 from ntk_lib.limiting_ntk import mlp_ntk
 from ntk_lib.wide_networks import Layer, apply, init
 
@@ -127,18 +126,7 @@ def component(theta: Float[ArrayLike, "n n"], index: int) -> tuple[float, Float[
 # ---------------------------------------------------------------- training, seen from outside
 
 
-@functools.partial(jax.jit, static_argnames="sigma")
-def _advance(params, x, targets, rate, gain, beta, *, count, sigma: Activation) -> list[Layer]:
-    """``count`` steps, a traced number: one program for all."""
-
-    def cost(p: list[Layer]) -> Array:
-        f = apply(p, x, activation=sigma, gain=gain, beta=beta)[:, 0]
-        return jnp.mean((f - targets) ** 2) / 2
-
-    def step(_: Array, p: list[Layer]) -> list[Layer]:
-        return gradient_descent(cost, p, rate=rate, steps=1).params
-
-    return jax.lax.fori_loop(0, count, step, params)
+_descend = jax.jit(descend, static_argnames="sigma")
 
 
 def snapshots(
@@ -157,8 +145,8 @@ def snapshots(
 
     ``params`` as ``init`` draws them, with one output; ``x`` (n, d), ``targets`` (n,). ``steps``
     are step counts in increasing order, 0 for the start. The descent is that of ``lazy.train``, on
-    C = ½·mean (f(x) - target)². ``progress``, if given, is called every few
-    steps with their number.
+    C = ½·mean (f(x) - target)². ``progress``, if given, is called every few steps with their
+    number.
 
     Raises ``ValueError`` for steps that decrease or are negative and for targets of another shape,
     and as ``lazy.train`` does, all before the first step.
@@ -168,7 +156,7 @@ def snapshots(
         raise TypeError(f"progress needs a function of a number of steps, got {got}")
     counts = as_steps(steps)
     (start, *arrays), sigma = training_arguments(params, x, targets, rate, activation, gain, beta)
-    return _snapshots(start, arrays, counts, functools.partial(_advance, sigma=sigma), progress)
+    return _snapshots(start, arrays, counts, functools.partial(_descend, sigma=sigma), progress)
 
 
 def _snapshots(params, arrays, counts, descend, progress) -> Iterator[list[Layer]]:

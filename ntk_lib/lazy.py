@@ -46,6 +46,7 @@ from ntk_lib.kernels import principal_components
 from ntk_lib.wide_networks import Layer, apply, check_dimension
 
 __all__ = [
+    "descend",
     "descent_filter",
     "filter_arguments",
     "flow_filter",
@@ -244,13 +245,40 @@ def scaled(
 # ---------------------------------------------------------------- training a network
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "sigma"))
-def _train(params, x, targets, rate, gain, beta, *, steps: int, sigma: Activation) -> Training:
-    def cost(p):
+def _least_squares(
+    x: Array, targets: Array, gain: ArrayLike, beta: ArrayLike, sigma: Activation
+) -> Callable[[list[Layer]], Array]:
+    def cost(p: list[Layer]) -> Array:
         f = apply(p, x, activation=sigma, gain=gain, beta=beta)[:, 0]
         return jnp.mean((f - targets) ** 2) / 2
 
+    return cost
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "sigma"))
+def _train(params, x, targets, rate, gain, beta, *, steps: int, sigma: Activation) -> Training:
+    cost = _least_squares(x, targets, gain, beta, sigma)
     return gradient_descent(cost, params, rate=rate, steps=steps)
+
+
+def descend(
+    params: list[Layer],
+    x: Array,
+    targets: Array,
+    rate: ArrayLike,
+    gain: ArrayLike,
+    beta: ArrayLike,
+    *,
+    count: ArrayLike,
+    sigma: Activation,
+) -> list[Layer]:
+    """``count`` steps of ``train``, inside ``jit``: a traced number, so one program for all."""
+    cost = _least_squares(x, targets, gain, beta, sigma)
+
+    def step(_: Array, p: list[Layer]) -> list[Layer]:
+        return gradient_descent(cost, p, rate=rate, steps=1).params
+
+    return jax.lax.fori_loop(0, count, step, params)
 
 
 def training_arguments(

@@ -1144,6 +1144,7 @@ WITHOUT = {
     "next_moments": "a step of a traced computation",
     "by_recursion": "takes what ntk and nngp have checked",
     "evaluate": "takes what ntk and nngp have checked; the mesh, which it checks, is in their rows",
+    "descend": "a step of a traced computation, on arrays that its callers have checked",
     "batch_of": "two numbers that its callers have checked",
     "upper_mirrored": "takes what the kernels have computed",
     "is_real": "answers, and refuses nothing",
