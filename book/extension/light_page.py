@@ -1,0 +1,213 @@
+"""What keeps a page light: one style sheet with what is used, few icons, scripts that wait.
+
+Jupyter Book links fourteen style sheets, of which a page uses a tenth, an icon script of 1.5 MB for
+some twenty icons, and the search index on every page. The theme's templates stay as they are: what
+they render is trimmed on its way to the file, and the sheets are bundled when all pages are there.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from posixpath import join, normpath
+from urllib.parse import urlsplit
+
+import tinycss2
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from sphinx.application import Sphinx
+
+BUNDLE = "book-bundle.css"
+ICONS = "icons.woff"
+ICON_FONT = "vendor/fontawesome/webfonts/fa-solid-900.ttf"
+
+SHEET = re.compile(r'[ \t]*<link[^>]*rel="stylesheet"[^>]*/>\n?')
+SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?')
+PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
+VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/>')
+SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
+
+
+# ---------------------------------------------------------------- the page
+
+
+def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
+    """The page with one style sheet and deferred scripts, and the addresses of its old sheets."""
+    links = SHEET.findall(page)
+    sheets = [re.search(r'href="([^"]*)"', link)[1] for link in links if "media=" not in link]
+    if not sheets:
+        return page, []
+    root = sheets[0][: sheets[0].index("_static/")]
+
+    def script(match: re.Match) -> str:
+        before, source, after = match.groups()
+        name = urlsplit(source).path.rsplit("/", 1)[-1]
+        if name == "fontawesome.js" or (name in SEARCH and not search):
+            return ""
+        kept = f"{before}{after}".replace(" defer", " ").split("=", 1)
+        attributes = " ".join("=".join(kept).split())
+        return f'<script defer src="{source}"{attributes and " "}{attributes}></script>\n'
+
+    page = SCRIPT.sub(script, PRELOAD.sub("", page))
+    # modules wait their turn among deferred scripts, plain lines do not
+    page = page.replace("<script>DOCUMENTATION_OPTIONS", '<script type="module">DOCUMENTATION_OPTIONS')
+    bundle = f'<link rel="stylesheet" href="{root}_static/{BUNDLE}" />\n'
+    page = page.replace(links[0], bundle, 1)
+    for link in links:
+        if "media=" not in link:
+            page = page.replace(link, "", 1)
+    first = VIEWPORT.search(page)
+    if first:
+        page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
+    return page, [urlsplit(sheet).path[len(root) + len("_static/") :] for sheet in sheets]
+
+
+def trim_what_is_rendered(app: Sphinx) -> None:
+    """Let every page of an HTML build pass through ``trim`` before it is written."""
+    if app.builder.format != "html":
+        return
+    render = app.builder.templates.render
+    app.light_page_sheets = {}
+
+    def light(template: str, context: dict) -> str:
+        page, sheets = trim(render(template, context), search=context.get("pagename") == "search")
+        app.light_page_sheets |= dict.fromkeys(sheets)
+        return page
+
+    app.builder.templates.render = light
+
+
+def describe(app: Sphinx, pagename, templatename, context, doctree) -> None:
+    """Give the page a description: its first sentences, for search engines and link previews."""
+    if doctree is None:
+        text = f"{context.get('title', pagename)}: {app.config.project}"
+    else:
+        paragraphs = (node for node in doctree.findall() if node.tagname == "paragraph")
+        texts = (" ".join(p.astext().split()) for p in paragraphs if not _is_note(p))
+        text = next((t for t in texts if t), app.config.project)
+    if len(text) > 160:
+        text = text[:160].rsplit(" ", 1)[0] + " …"
+    text = text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    context["metatags"] = f'{context.get("metatags", "")}<meta name="description" content="{text}" />'
+
+
+def _is_note(paragraph) -> bool:
+    """Whether it is the line in italics above a chapter: minutes and prerequisites."""
+    return len(paragraph) == 1 and paragraph[0].tagname == "emphasis"
+
+
+# ---------------------------------------------------------------- the sheets
+
+
+def words_of(files: Iterable[Path]) -> set[str]:
+    """Every word of these files: a class or an id that is used is among them."""
+    return {word for f in files for word in re.findall(r"[\w-]+", f.read_text(encoding="utf-8"))}
+
+
+def used(prelude: list, words: set[str]) -> bool:
+    """Whether all classes and ids that a selector asks for are among the words."""
+    for before, token in zip([None, *prelude], prelude, strict=False):
+        if token.type == "hash" and token.value not in words:
+            return False
+        if token.type == "ident" and before is not None and before == "." and token.value not in words:
+            return False
+        if token.type == "function" and token.lower_name in {"is", "where"}:
+            choices = _split(token.arguments)
+            if not any(used(choice, words) for choice in choices):
+                return False
+    return True
+
+
+def _split(tokens: list) -> list[list]:
+    parts: list[list] = [[]]
+    for token in tokens:
+        if token == ",":
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def purge(rules: list, words: set[str]) -> str:
+    """The rules that something on the pages may need, as text."""
+    kept = []
+    for rule in rules:
+        if rule.type == "qualified-rule":
+            selectors = [s for s in _split(rule.prelude) if used(s, words)]
+            if selectors:
+                names = ",".join(tinycss2.serialize(s).strip() for s in selectors)
+                kept.append(f"{names}{{{tinycss2.serialize(rule.content).strip()}}}")
+        elif rule.type == "at-rule" and rule.lower_at_keyword in {"media", "supports"}:
+            inside = purge(_rules(rule.content), words)
+            if inside:
+                condition = tinycss2.serialize(rule.prelude).strip()
+                kept.append(f"@{rule.at_keyword} {condition}{{{inside}}}")
+        elif rule.type == "at-rule" and rule.lower_at_keyword not in {"charset", "import"}:
+            kept.append(rule.serialize())
+    return "\n".join(kept)
+
+
+def _rules(source) -> list:
+    return tinycss2.parse_rule_list(source, skip_comments=True, skip_whitespace=True)
+
+
+def read_sheet(static: Path, name: str) -> str:
+    """A sheet with the sheets that it imports, its addresses made relative to ``static``."""
+    text = (static / name).read_text(encoding="utf-8")
+    folder = name.rsplit("/", 1)[0] if "/" in name else ""
+
+    def address(match: re.Match) -> str:
+        target = match[2]
+        if target.startswith(("data:", "#", "http")):
+            return match[0]
+        return f"url({normpath(join(folder, target))})"
+
+    text = re.sub(r"""url\(\s*(["']?)(.*?)\1\s*\)""", address, text)
+    imported = re.findall(r"@import\s+url\(([^)]*)\)", text)
+    return "".join(read_sheet(static, sheet) for sheet in imported) + text
+
+
+def drop_unused_properties(css: str, words: set[str]) -> str:
+    """Without the custom properties that nothing reads; those may have been the readers of more."""
+    value = r"""(?:"[^"]*"|'[^']*'|\([^)]*\)|[^;}"'(])*;?"""
+    while True:
+        read = set(re.findall(r"var\(\s*(--[\w-]+)", css)) | words
+        dead = {n for n in re.findall(r"(?<=[{;])\s*(--[\w-]+)\s*:", css) if n not in read}
+        if not dead:
+            return re.sub(r"[^{}]*\{\s*\}", "", css)
+        css = re.sub(
+            rf"(?<=[{{;])\s*(--[\w-]+)\s*:{value}", lambda m: "" if m[1] in dead else m[0], css
+        )
+
+
+def icons_of(css: str) -> set[int]:
+    """The private code points that rules of the sheet put on the page: its icons."""
+    return {ord(character) for character in css if 0xE000 <= ord(character) <= 0xF8FF}
+
+
+def bundle(app: Sphinx, exception: Exception | None) -> None:
+    """Write the one style sheet and the font of its icons, and drop what they replace."""
+    if exception or app.builder.format != "html" or not app.light_page_sheets:
+        return
+    out = Path(app.outdir)
+    static = out / "_static"
+    scripts = [f for f in static.rglob("*.js") if f.name != "fontawesome.js"]
+    words = words_of([*out.glob("*.html"), *scripts])
+    css = "".join(read_sheet(static, sheet) for sheet in app.light_page_sheets)
+    css = drop_unused_properties(purge(_rules(css), words), words)
+    css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
+
+    font = TTFont(static / ICON_FONT)
+    cutter = subset.Subsetter()
+    cutter.populate(unicodes=icons_of(css) | {0x20})
+    cutter.subset(font)
+    font.flavor = "woff"
+    font.save(static / ICONS)
+    face = f"font-family:'Font Awesome 6 Free';font-weight:900;src:url({ICONS});font-display:block"
+    (static / BUNDLE).write_text(f"@font-face{{{face}}}\n{css}\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("html-page-context", describe)
+    app.connect("builder-inited", trim_what_is_rendered)
+    app.connect("build-finished", bundle)
+    return {"parallel_read_safe": True, "parallel_write_safe": False}
