@@ -214,6 +214,46 @@ def test_notebooks_are_in_their_stored_form(notebook):
     assert script.problems(BOOK / notebook) == []
 
 
+# ---------------------------------------------------------------- the glossary
+
+
+def glossary() -> list[tuple[list[str], str]]:
+    """Each entry's terms, the synonyms after the first, and their definition."""
+    page = (BOOK / "glossary.md").read_text(encoding="utf-8")
+    (body,) = re.findall(r"^`{3}\{glossary\}\n(.*?)^`{3}$", page, re.M | re.S)
+    entries = re.findall(r"((?:^\S[^\n]*\n)+)((?:^ +\S[^\n]*\n)+)", body, re.M)
+    assert "\n".join(map("".join, entries)) == body, "an entry has another form"
+    return [(terms.splitlines(), definition) for terms, definition in entries]
+
+
+def test_the_glossary_is_in_alphabetical_order_and_defines_no_term_twice():
+    first = [terms[0] for terms, _ in glossary()]
+    assert first == sorted(first, key=str.casefold)
+    names = [term.casefold() for terms, _ in glossary() for term in terms]
+    assert len(names) == len(set(names))
+
+
+def test_every_definition_in_the_glossary_links_to_a_chapter():
+    label = r"^\(([\w-]+)\)=$|^:label: *(\S+)$|^\$\$ \(([\w:-]+)\)$"
+    labels = re.findall(label, "\n\n".join(map(prose, CHAPTERS)), re.M)
+    places = {name for names in labels for name in names} - {""}
+    places |= {f"{chapter}.ipynb" for chapter in CHAPTERS}
+    link = re.compile(r"\]\(([^)]*)\)|\{(?:prf:ref|ref|eq)\}`([^`]*)`")
+    lost = [
+        terms[0]
+        for terms, definition in glossary()
+        if not any({*found.groups()} & places for found in link.finditer(definition))
+    ]
+    assert lost == []
+
+
+@every_chapter
+def test_a_chapter_links_a_term_at_most_once(chapter):
+    used = re.findall(r"\{term\}`(?:[^`]*<([^`>]*)>|([^`<]*))`", prose(chapter))
+    targets = [(target or text).casefold() for target, text in used]
+    assert len(targets) == len(set(targets))
+
+
 # ---------------------------------------------------------------- modules
 
 
