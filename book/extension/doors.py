@@ -61,19 +61,16 @@ def set_repository(app: Sphinx, config) -> None:
 # ---------------------------------------------------------------- doors of a chapter
 
 DOORS = """\
-<aside class="doors d-print-none" aria-label="Run this chapter">
-<p>To run it yourself: <a href="{notebook}" download>download the notebook</a> or clone
+<p class="doors d-print-none">Run it: {elsewhere}, or on your own machine: clone
 <a href="{repository}">the repository</a>, then <code>make book</code> and
-<code>.venv/bin/jupyter lab book/{name}.ipynb</code>; it ran in {seconds} when this page was built.
-Without an installation: {elsewhere}.</p>
-</aside>"""
+<code>.venv/bin/jupyter lab book/{name}.ipynb</code>. It ran in {seconds} when this page was built.
+<a href="{notebook}" download>Download the notebook</a>.</p>"""
 BINDER = """\
-<a href="{binder}">Binder</a>, free and without an account, which takes a minute or two to start,
-ten or more when it must build the book's environment first, and computes more slowly than most
-laptops"""
+in <a href="{binder}">Binder</a> (no account; a minute or two to start, ten or more where it must
+build the book's environment first; slower than most laptops)"""
 COLAB = """\
-<a href="{colab}">Colab</a>, which needs a Google account, where the first cell installs the book
-for a minute or two"""
+in <a href="{colab}">Colab</a> (a Google account; its first cell installs the book in a minute or
+two)"""
 
 
 def links(options: dict, name: str) -> dict[str, str]:
@@ -115,7 +112,7 @@ def add_doors(app: Sphinx, doctree, docname: str) -> None:
         notebook=f"_sources/{docname}.ipynb",
         repository=html.escape(app.config.html_theme_options["repository_url"]),
         seconds=f"{seconds:.0f} seconds",
-        elsewhere="; or ".join(elsewhere),
+        elsewhere=", ".join(elsewhere),
     )
     section = title.parent
     place = section.index(title) + 1
@@ -128,13 +125,13 @@ def add_doors(app: Sphinx, doctree, docname: str) -> None:
 # ---------------------------------------------------------------- the status page
 
 
-class status(nodes.General, nodes.Element):
+class build_status(nodes.General, nodes.Element):
     """Stands for the tables until all notebooks have been executed."""
 
 
 class Status(SphinxDirective):
     def run(self) -> list[nodes.Node]:
-        return [status()]
+        return [build_status()]
 
 
 def counts(notebook: Path) -> dict[str, int]:
@@ -190,7 +187,7 @@ def _in_order(app: Sphinx) -> list[str]:
 
 
 def fill_status(app: Sphinx, doctree, docname: str) -> None:
-    for place in list(doctree.findall(status)):
+    for place in list(doctree.findall(build_status)):
         head = ["chapter", "seconds", "cells of code", "checks", "explorers", "exercises"]
         when = datetime.datetime.now(datetime.UTC).date().isoformat()
         commit = git("rev-parse", "--short", "HEAD") or "not in a git repository"
@@ -202,7 +199,7 @@ def fill_status(app: Sphinx, doctree, docname: str) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    app.add_node(status)
+    app.add_node(build_status)
     app.add_directive("build-status", Status)
     app.connect("config-inited", set_repository)
     app.connect("doctree-resolved", add_doors)

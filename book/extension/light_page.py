@@ -166,17 +166,34 @@ def read_sheet(static: Path, name: str) -> str:
     return "".join(read_sheet(static, sheet) for sheet in imported) + text
 
 
-def drop_unused_properties(css: str, words: set[str]) -> str:
+def drop_unread_properties(css: str, words: set[str]) -> str:
     """Without the custom properties that nothing reads; those may have been the readers of more."""
-    value = r"""(?:"[^"]*"|'[^']*'|\([^)]*\)|[^;}"'(])*;?"""
     while True:
-        read = set(re.findall(r"var\(\s*(--[\w-]+)", css)) | words
-        dead = {n for n in re.findall(r"(?<=[{;])\s*(--[\w-]+)\s*:", css) if n not in read}
-        if not dead:
-            return re.sub(r"[^{}]*\{\s*\}", "", css)
-        css = re.sub(
-            rf"(?<=[{{;])\s*(--[\w-]+)\s*:{value}", lambda m: "" if m[1] in dead else m[0], css
-        )
+        before = css
+        css = _only(_rules(css), set(re.findall(r"var\(\s*(--[\w-]+)", css)) | words)
+        if css == before:
+            return css
+
+
+def _only(rules: list, read: set[str]) -> str:
+    kept = []
+    for rule in rules:
+        head = tinycss2.serialize(rule.prelude).strip()
+        if rule.type == "at-rule":
+            head = f"@{rule.at_keyword} {head}"
+        if rule.type == "at-rule" and rule.lower_at_keyword in {"media", "supports"}:
+            inside = _only(_rules(rule.content), read)
+        else:
+            parts = tinycss2.parse_blocks_contents(rule.content, True, True)
+            inside = ";".join(
+                part.serialize()
+                for part in parts
+                if not (part.type == "declaration" and part.name.startswith("--"))
+                or part.name in read
+            )
+        if inside:
+            kept.append(f"{head}{{{inside}}}")
+    return "\n".join(kept)
 
 
 def icons_of(css: str) -> set[int]:
@@ -193,7 +210,7 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
     scripts = [f for f in static.rglob("*.js") if f.name != "fontawesome.js"]
     words = words_of([*out.glob("*.html"), *scripts])
     css = "".join(read_sheet(static, sheet) for sheet in app.light_page_sheets)
-    css = drop_unused_properties(purge(_rules(css), words), words)
+    css = drop_unread_properties(purge(_rules(css), words), words)
     css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
 
     font = TTFont(static / ICON_FONT)
@@ -209,5 +226,5 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", describe)
     app.connect("builder-inited", trim_what_is_rendered)
-    app.connect("build-finished", bundle)
+    app.connect("build-finished", bundle, priority=900)  # the theme writes a sheet there too
     return {"parallel_read_safe": True, "parallel_write_safe": False}
