@@ -1,9 +1,10 @@
 // Makes one document of the articles of all pages, and fits it to the width of the sheet. Runs
 // inside the page, by Playwright: the document itself has no scripts. Returns what is to be checked.
 
-async ({ pages, sheet }) => {
+async (sheet) => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const name = (page, id) => (id ? `${page}--${id}` : page);
+  const pages = all("article[id]").map((article) => article.id);
 
   // ---- ids are unique on a page, not in the book
   const REFERS = ["aria-labelledby", "aria-describedby", "aria-controls", "for"];
@@ -23,7 +24,6 @@ async ({ pages, sheet }) => {
   }
 
   // ---- links: into the book, out of it, or to a file that the PDF does not have
-  const unresolved = [];
   for (const article of all("article[id]")) {
     for (const link of all("a[href]", article)) {
       const href = link.getAttribute("href");
@@ -40,11 +40,11 @@ async ({ pages, sheet }) => {
   }
   const counted = {
     explorers: all("article figure[data-explorer]").length,
-    solutions: all("article .solution, article .sd-dropdown").length,
+    folded: all("article .solution, article .sd-dropdown").length,
   };
 
   // ---- what only a screen can use; what is folded
-  const useless = ".headerlink, .toctree-wrapper, .sd-summary-state-marker, details.hide > summary";
+  const useless = ".headerlink, .toctree-wrapper, .sd-summary-state-marker";
   all(`script, button, ${useless}`).forEach((node) => node.remove());
   all("details").forEach((node) => (node.open = true));
 
@@ -75,9 +75,28 @@ async ({ pages, sheet }) => {
     for (const heading of all("section > h2", article))
       contents.append(entry("section", heading, heading.parentElement.id));
   }
-  for (const link of all("a[href^='#']"))
-    if (!document.getElementById(link.hash.slice(1) && decodeURIComponent(link.hash.slice(1))))
-      unresolved.push(link.getAttribute("href"));
+  const ids = new Set(all("[id]").map((node) => node.id));
+  const unresolved = all("a[href^='#']")
+    .map((link) => link.getAttribute("href"))
+    .filter((href) => !ids.has(href.slice(1)));
+
+  // ---- a formula is one sign with its TeX as its name, not letters that stand somewhere
+  for (const formula of all(".katex")) {
+    const source = formula.querySelector("annotation")?.textContent;
+    formula.querySelector(".katex-mathml")?.remove();
+    formula.setAttribute("role", "math");
+    if (source) formula.setAttribute("aria-label", source.trim());
+  }
+
+  // ---- a token of code in the colour of its line needs no element: half of the file's size
+  const look = (node) => {
+    const { color, fontWeight, fontStyle } = getComputedStyle(node);
+    return color + fontWeight + fontStyle;
+  };
+  all("pre span:not(:has(*))")
+    .filter((node) => look(node) === look(node.parentElement))
+    .forEach((node) => node.replaceWith(...node.childNodes));
+  all("pre").forEach((node) => node.normalize());
 
   // ---- fonts are fetched when they are first laid out
   document.body.getBoundingClientRect();
@@ -99,22 +118,21 @@ async ({ pages, sheet }) => {
   const tables = () => tooWide("article table", (node) => node.parentElement.clientWidth);
   for (let i = 0, found = tables(); i < 5 && found.length > 0; i++, found = tables())
     shrunk += shrink(found);
-  const KEPT = ".cell_input, .cell_output, .admonition, .sd-card, table, pre";
+  const KEPT = ".cell_input, .cell_output, .admonition, .sd-card, table";
   all(`article :is(${KEPT})`)
-    .filter((node) => node.getBoundingClientRect().height < sheet.height / 3)
+    .filter((node) => node.getBoundingClientRect().height < sheet.height / 5)
     .forEach((node) => node.classList.add("pdf-whole"));
 
-  // ---- what the printed page would cut or hide
-  const wide = [];
-  const hidden = [];
+  // ---- what the sheet would cut or hide
+  const where = (node) => `${node.closest("article").id}: ${node.outerHTML.slice(0, 120)}`;
   const edge = document.body.getBoundingClientRect().right + 1;
-  for (const node of all("article *")) {
-    if (node.closest("svg, .katex-mathml, .visually-hidden")) continue;
-    const box = node.getBoundingClientRect();
-    if (box.width > 0 && box.right > edge) wide.push(`${node.closest("article").id}: ${node.tagName} ${node.className} ${Math.round(box.right - edge)}`);
-  }
-  for (const node of all("article :is(.solution, .proof, details) :is(p, pre, .katex-html)"))
-    if (!node.checkVisibility({ opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true }) || node.getBoundingClientRect().height === 0)
-      hidden.push(node.outerHTML.slice(0, 100));
-  return { ...counted, unresolved, wide, hidden, shrunk, titles: all("article h1").map((h) => h.textContent) };
+  const wide = all("article *")
+    .filter((node) => node.getBoundingClientRect().right > edge && !node.closest("svg"))
+    .map(where);
+  const SEEN = { opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true };
+  const hidden = all("article :is(p, pre, figure, .katex-html)")
+    .filter((node) => !node.checkVisibility(SEEN) || node.getBoundingClientRect().height === 0)
+    .filter((node) => node.textContent.trim() !== "" && !node.closest("details.hide > summary"))
+    .map(where);
+  return { ...counted, shrunk, unresolved, wide, hidden };
 }

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from scripts.chromium import NO_CHROMIUM, OFFLINE, find
 
-__all__ = ["PDF", "chapters", "document", "print_book"]
+__all__ = ["PDF", "SITE", "chapters", "document", "lay_out", "print_book"]
 
 REPO = Path(__file__).parents[1]
 HERE = Path(__file__).parent
@@ -142,8 +142,12 @@ installation; its notebooks run.</p>
 """
 
 
-def _open(browser: Browser, text: str, site: Path) -> Page:
-    """The document, laid out as for paper, at an address that only this page knows."""
+def lay_out(browser: Browser, text: str, site: Path = SITE) -> tuple[Page, dict[str, Any]]:
+    """Open the document as on paper, let ``pdf.js`` fit it, and return what that counted and found.
+
+    ``unresolved``, ``wide`` and ``hidden`` of the report are empty when all is well. The caller
+    closes the page's context.
+    """
 
     def answer(route: Route) -> None:
         path = route.request.url.removeprefix(ADDRESS).partition("?")[0]
@@ -156,27 +160,31 @@ def _open(browser: Browser, text: str, site: Path) -> Page:
         else:
             route.abort()
 
+    # scripts off: those of the pages have nothing to do on paper
     context = browser.new_context(
-        viewport={"width": WIDTH, "height": HEIGHT},
-        color_scheme="light",
-        java_script_enabled=False,
+        viewport={"width": WIDTH, "height": HEIGHT}, java_script_enabled=False
     )
+    context.set_default_timeout(300_000)
     context.route("**/*", answer)
     page = context.new_page()
     page.emulate_media(media="print", color_scheme="light")
     page.goto(ADDRESS)
-    return page
+    script = (HERE / "pdf.js").read_text(encoding="utf-8")
+    return page, page.evaluate(script, {"height": HEIGHT})
 
 
 def print_book(browser: Browser, target: Path, site: Path = SITE) -> dict[str, Any]:
-    """Write the PDF to ``target``, and return what ``pdf.js`` counted and found wrong."""
-    page = _open(browser, document(site), site)
+    """Write the book of ``site`` to ``target``; return the report of ``lay_out``."""
+    page, report = lay_out(browser, document(site), site)
     try:
-        script = (HERE / "pdf.js").read_text(encoding="utf-8")
-        names = [chapter.name for chapter in chapters()]
-        report = page.evaluate(script, {"pages": names, "sheet": {"height": HEIGHT}})
         target.parent.mkdir(parents=True, exist_ok=True)
-        page.pdf(path=target, prefer_css_page_size=True, outline=True, tagged=True, print_background=True)
+        page.pdf(
+            path=target,
+            prefer_css_page_size=True,
+            print_background=True,
+            outline=True,
+            tagged=True,
+        )
         return report
     finally:
         page.context.close()
