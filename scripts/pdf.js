@@ -134,5 +134,6 @@ async (sheet) => {
     .filter((node) => !node.checkVisibility(SEEN) || node.getBoundingClientRect().height === 0)
     .filter((node) => node.textContent.trim() !== "" && !node.closest("details.hide > summary"))
     .map(where);
-  return { ...counted, shrunk, unresolved, wide, hidden };
+  const unread = all("article .katex [style*='#cc0000'], article .katex-error").map(where); // by KaTeX
+  return { ...counted, shrunk, unresolved, wide, hidden, unread };
 }

@@ -23,7 +23,17 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from scripts.chromium import NO_CHROMIUM, OFFLINE, find
 
-__all__ = ["PDF", "SITE", "chapters", "document", "lay_out", "print_book"]
+__all__ = [
+    "PDF",
+    "SITE",
+    "WRONG",
+    "chapters",
+    "document",
+    "lay_out",
+    "page_numbers",
+    "print_book",
+    "write",
+]
 
 REPO = Path(__file__).parents[1]
 HERE = Path(__file__).parent
@@ -38,6 +48,10 @@ SHEET, TOP, SIDE, BOTTOM = (210, 297), 20, 20, 22
 PIXELS = 96 / 25.4
 WIDTH = int((SHEET[0] - 2 * SIDE) * PIXELS)
 HEIGHT = int((SHEET[1] - TOP - BOTTOM) * PIXELS)
+
+# what ``pdf.js`` may find: links to nowhere, what is wider than the sheet, words that do not show,
+# formulas that KaTeX could not read
+WRONG = ("unresolved", "wide", "hidden", "unread")
 
 
 class Chapter(NamedTuple):
@@ -93,7 +107,9 @@ def document(site: Path = SITE) -> str:
         text = (site / f"{name}.html").read_text(encoding="utf-8")
         sheets |= dict.fromkeys(re.findall(r'<link\b[^>]*rel="stylesheet"[^>]*>', text))
         article = _one(r"<article\b[^>]*>(.*)</article>", text, name)
-        heading = re.sub(r"<a class=\"headerlink.*?</a>|<[^>]+>", "", _one("<h1>(.*?)</h1>", article, name))
+        heading = re.sub(
+            r"<a class=\"headerlink.*?</a>|<[^>]+>", "", _one("<h1>(.*?)</h1>", article, name)
+        )
         caption = f'<p class="part">{html.escape(part)}</p>' if part else ""
         articles.append(f'<article class="bd-article" id="{name}">{caption}{article}</article>')
         rules.append(
@@ -145,8 +161,7 @@ installation; its notebooks run.</p>
 def lay_out(browser: Browser, text: str, site: Path = SITE) -> tuple[Page, dict[str, Any]]:
     """Open the document as on paper, let ``pdf.js`` fit it, and return what that counted and found.
 
-    ``unresolved``, ``wide`` and ``hidden`` of the report are empty when all is well. The caller
-    closes the page's context.
+    The lists named in ``WRONG`` are empty when all is well. The caller closes the page's context.
     """
 
     def answer(route: Route) -> None:
@@ -173,21 +188,35 @@ def lay_out(browser: Browser, text: str, site: Path = SITE) -> tuple[Page, dict[
     return page, page.evaluate(script, {"height": HEIGHT})
 
 
-def print_book(browser: Browser, target: Path, site: Path = SITE) -> dict[str, Any]:
-    """Write the book of ``site`` to ``target``; return the report of ``lay_out``."""
-    page, report = lay_out(browser, document(site), site)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        page.pdf(
-            path=target,
-            prefer_css_page_size=True,
-            print_background=True,
-            outline=True,
-            tagged=True,
-        )
-        return report
-    finally:
-        page.context.close()
+def page_numbers(pdf: bytes) -> dict[str, int]:
+    """The page on which each id stands that a link leads to; the first page is 1.
+
+    Chromium writes pages and destinations as plain text, pages in their order.
+    """
+    pages = {
+        number: i for i, number in enumerate(re.findall(rb"(\d+) 0 obj\n<</Type /Page\b", pdf), 1)
+    }
+    found = re.findall(rb"/(\S+) \[(\d+) 0 R /XYZ", pdf)
+    return {name.decode(): pages[number] for name, number in found}
+
+
+def write(page: Page, target: Path, *, numbered: bool = True) -> None:
+    """Print what ``lay_out`` laid out. Numbers in the contents need a printing to be read from."""
+    sheets = {"prefer_css_page_size": True, "print_background": True}
+    if numbered:
+        fill = """numbers => document.querySelectorAll(".pdf-contents a").forEach((link) =>
+            (link.querySelector(".number").textContent = numbers[link.hash.slice(1)]))"""
+        page.evaluate(fill, page_numbers(page.pdf(**sheets)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    page.pdf(path=target, outline=True, tagged=True, **sheets)
+
+
+def print_book(browser: Browser, target: Path, *, numbered: bool = True) -> dict[str, Any]:
+    """Write the built book to ``target``; return the report of ``lay_out``."""
+    page, report = lay_out(browser, document())
+    write(page, target, numbered=numbered)
+    page.context.close()
+    return report
 
 
 def main() -> None:
@@ -199,7 +228,7 @@ def main() -> None:
             sys.exit(NO_CHROMIUM.format("The PDF"))
         with playwright.chromium.launch(executable_path=path, args=OFFLINE) as browser:
             report = print_book(browser, PDF)
-    wrong = {key: report[key] for key in ("unresolved", "wide", "hidden") if report[key]}
+    wrong = {key: report[key] for key in WRONG if report[key]}
     if wrong:
         sys.exit(f"The PDF is not as it should be: {json.dumps(wrong, indent=1)}")
     pages = len(re.findall(rb"/Type /Page\b", PDF.read_bytes()))
