@@ -76,6 +76,32 @@ def test_links_lead_into_the_book_or_to_the_web(printed):
     assert [path for path in ("file:", ADDRESS, str(SITE.parents[1])) if path in pdf] == []
 
 
+SEEN = """nodes => nodes.filter((node) =>
+    node.getBoundingClientRect().height > 0 && node.checkVisibility(
+        { opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true })).length"""
+
+
+def test_one_chapter_prints_light_and_open_from_the_browser(visit):
+    name = max(PAGES, key=lambda page: source(page).count('class="solution'))
+    page = visit((SITE / f"{name}.html").as_uri(), color_scheme="dark").page
+    themes = [page.evaluate("document.documentElement.dataset.theme")]
+    folded = page.locator("article :is(.solution, details:not(.hide)) :is(p, pre)")
+    screen = page.locator(".ntk-controls, .bd-header-article, .headerlink, .copybtn, summary svg")
+    assert folded.evaluate_all(SEEN) < folded.count()
+    assert screen.evaluate_all(SEEN) > 0
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    themes.append(page.evaluate("document.documentElement.dataset.theme"))
+    assert folded.evaluate_all(SEEN) == folded.count() > 0
+    assert screen.evaluate_all(SEEN) == 0
+    assert page.locator(".ntk-picture svg").evaluate_all(SEEN) == source(name).count(
+        "data-explorer="
+    )
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    themes.append(page.evaluate("document.documentElement.dataset.theme"))
+    assert themes == ["dark", "light", "dark"]
+
+
 HEAD = """<style>@page { size: 210mm 297mm } article { break-before: page }</style>
 <nav class="pdf-contents"><ul></ul></nav>"""
 
