@@ -44,7 +44,7 @@ async (sheet) => {
   };
 
   // ---- what only a screen can use; what is folded
-  const useless = ".headerlink, .toctree-wrapper, .sd-summary-state-marker";
+  const useless = ".headerlink, .toctree-wrapper, .sd-summary-state-marker, .katex-mathml";
   all(`script, button, ${useless}`).forEach((node) => node.remove());
   all("details").forEach((node) => (node.open = true));
 
@@ -80,15 +80,7 @@ async (sheet) => {
     .map((link) => link.getAttribute("href"))
     .filter((href) => !ids.has(href.slice(1)));
 
-  // ---- a formula is one sign with its TeX as its name, not letters that stand somewhere
-  for (const formula of all(".katex")) {
-    const source = formula.querySelector("annotation")?.textContent;
-    formula.querySelector(".katex-mathml")?.remove();
-    formula.setAttribute("role", "math");
-    if (source) formula.setAttribute("aria-label", source.trim());
-  }
-
-  // ---- a token of code in the colour of its line needs no element: half of the file's size
+  // ---- a token of code in the colour of its line needs no element: a quarter of the file's size
   const look = (node) => {
     const { color, fontWeight, fontStyle } = getComputedStyle(node);
     return color + fontWeight + fontStyle;
