@@ -36,7 +36,7 @@ TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: data help book test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
+.PHONY: data help book pdf test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -101,6 +101,9 @@ peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the 
 
 data: $(READY) ## run again what book/data keeps, about two hours (ONLY=part runs one part)
 	TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY)
+
+pdf: book ## the book as one PDF: _build/ntk-interactively.pdf
+	$(BIN)/python -m scripts.pdf
 
 serve: book ## the built book on a local port
 	$(BIN)/python -m http.server --directory $(HTML) 8000

@@ -3,10 +3,7 @@
 import contextlib
 import functools
 import http.server
-import os
 import re
-import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,22 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, Page, Playwright, Route, sync_playwright
 
+from scripts.chromium import NO_CHROMIUM, OFFLINE, find
+
 SITE = Path(__file__).parents[2] / "_build" / "html"
 
-CHROMIUM = ["chromium", "chromium-browser", "google-chrome"]
-NO_CHROMIUM = """\
-The browser tests need Chromium, and none is here. On Debian or Ubuntu:
-    apt-get install chromium
-elsewhere:
-    python -m playwright install chromium"""
-ARGUMENTS = [
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    # no name resolves but this machine's own
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 # every address but a file, what a page makes itself, and this machine
 ELSEWHERE = re.compile(r"^(?!file:|data:|blob:|https?://127\.0\.0\.1:|ws://127\.0\.0\.1:)")
 
@@ -43,14 +28,10 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="session")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    path = found or playwright.chromium.executable_path
-    if not Path(path).exists():
-        pytest.exit(NO_CHROMIUM, returncode=1)
-    arguments = list(ARGUMENTS)
-    if sys.platform == "linux" and os.geteuid() == 0:
-        arguments.append("--no-sandbox")  # Chromium refuses to run as root with its sandbox
-    chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+    path = find(playwright)
+    if path is None:
+        pytest.exit(NO_CHROMIUM.format("A test of the built pages"), returncode=1)
+    chromium = playwright.chromium.launch(executable_path=path, args=OFFLINE)
     yield chromium
     chromium.close()
 
