@@ -1,4 +1,4 @@
-// What a page does once it has loaded: wake its explorers, and mend three habits of the theme.
+// What a page does besides standing there: its explorers wake, and some habits of the theme are mended.
 
 const script = (address) =>
   new Promise((resolve, reject) => {
@@ -28,7 +28,23 @@ addEventListener("load", async () => {
 // A page opened from a file may not fetch the pages that a search found, to quote them.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
-// The theme makes code that is wider than the page scroll by keyboard, looking when the page opens
-// and when it is resized: let it look again when the reader unfolds something.
-for (const event of ["toggle", "click"])
-  addEventListener(event, () => dispatchEvent(new Event("resize")), true);
+// Code and tables that are wider than the page scroll by keyboard, the others are no stop on the
+// way. Each is measured when it is laid out: near the window, unfolded, or resized.
+const measure = new ResizeObserver((entries) => {
+  for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+});
+for (const node of document.querySelectorAll("pre, .pst-scrollable-table-container")) measure.observe(node);
+
+// Paper is white: a page in dark colours is printed in light ones.
+{
+  const root = document.documentElement;
+  let onScreen = null;
+  addEventListener("beforeprint", () => {
+    onScreen ??= root.dataset.theme;
+    root.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => {
+    if (onScreen) root.dataset.theme = onScreen;
+    onScreen = null;
+  });
+}

@@ -5,6 +5,8 @@ some twenty icons, and the search index on every page. The theme's templates sta
 they render is trimmed on its way to the file, and the sheets are bundled when all pages are there.
 """
 
+import base64
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,15 +17,21 @@ import tinycss2
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 BUNDLE = "book-bundle.css"
-ICONS = "icons.woff"
 ICON_FONT = "vendor/fontawesome/webfonts/fa-solid-900.ttf"
 
 SHEET = re.compile(r'[ \t]*<link[^>]*rel="stylesheet"[^>]*/>\n?')
 SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?')
 PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/>')
+TABLE = "pst-scrollable-table-container"
+PRE = re.compile(r"<pre(?=[ >])(?![^>]*tabindex)")
+# The theme measures all code and tables when a page opens, which lays the whole chapter out.
+MEASURING = re.compile(
+    r'"complete"===document\.readyState\?(\w)\(\):window\.addEventListener\("load",\1\)'
+)
 SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
 
 
@@ -55,6 +63,9 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
     for link in links:
         if "media=" not in link:
             page = page.replace(link, "", 1)
+    # what may be wider than the page scrolls by keyboard; page.js takes it back where nothing does
+    page = PRE.sub('<pre tabindex="0"', page)
+    page = page.replace(f'<div class="{TABLE}">', f'<div class="{TABLE}" tabindex="0">')
     first = VIEWPORT.search(page)
     if first:
         page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
@@ -207,6 +218,11 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
         return
     out = Path(app.outdir)
     static = out / "_static"
+    theme = static / "scripts" / "pydata-sphinx-theme.js"
+    script, changes = MEASURING.subn("0", theme.read_text(encoding="utf-8"))
+    if changes != 1:
+        raise ExtensionError(f"{theme.name} measures code in another way: see page.js")
+    theme.write_text(script, encoding="utf-8")
     scripts = [f for f in static.rglob("*.js") if f.name != "fontawesome.js"]
     words = words_of([*out.glob("*.html"), *scripts])
     css = "".join(read_sheet(static, sheet) for sheet in app.light_page_sheets)
@@ -218,8 +234,11 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
     cutter.populate(unicodes=icons_of(css) | {0x20})
     cutter.subset(font)
     font.flavor = "woff"
-    font.save(static / ICONS)
-    face = f"font-family:'Font Awesome 6 Free';font-weight:900;src:url({ICONS});font-display:block"
+    file = io.BytesIO()
+    font.save(file)
+    # inside the sheet, so that no button moves when its icon arrives
+    data = f"data:font/woff;base64,{base64.b64encode(file.getvalue()).decode()}"
+    face = f"font-family:'Font Awesome 6 Free';font-weight:900;src:url({data})"
     (static / BUNDLE).write_text(f"@font-face{{{face}}}\n{css}\n", encoding="utf-8")
 
 
