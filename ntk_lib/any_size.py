@@ -38,11 +38,11 @@ __all__ = ["kernels_of_any_size", "outputs_of_any_size"]
 
 
 def room_for(width: int) -> int:
-    """How many neurons a layer the program has room for: 64, 512, 4096, …, at least ``width``.
+    """How many neurons a layer the program has room for: 512, 4096, …, at least ``width``.
 
-    Few sizes, so that few programs are compiled; the smallest is no slower than a smaller one.
+    Few sizes, so that few programs are compiled; the smallest is fast enough for any figure.
     """
-    room = 64
+    room = 512
     while room < width:
         room *= 8
     return room
@@ -202,7 +202,7 @@ def outputs_of_any_size(
 ) -> Float[Array, "draws n"]:
     """What ``wide_networks.random_outputs`` gives in law (not in numbers), fast at a new size.
 
-    One program for all depths, and for all widths up to 64, 512, 4096, …. Returns (draws, n).
+    One program for all depths, and for all widths up to 512, 4096, …. Returns (draws, n).
 
     Raises what ``random_outputs`` raises.
     """
@@ -237,7 +237,7 @@ def kernels_of_any_size(
 ) -> Float[Array, "draws n n"]:
     """What ``limiting_ntk.random_kernels`` gives in law (not in numbers), fast at a new size.
 
-    One program for all depths up to ``deepest``, and for all widths up to 64, 512, 4096, …. Holds
+    One program for all depths up to ``deepest``, and for all widths up to 512, 4096, …. Holds
     ``deepest`` · room · n numbers three times. Returns (draws, n, n), each kernel symmetric to
     rounding.
 

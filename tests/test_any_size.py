@@ -70,7 +70,7 @@ def network_of(key, x, *, width, depth, activation, gain, beta):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
-@pytest.mark.parametrize("width", [7, 64, 70])
+@pytest.mark.parametrize("width", [7, 512, 520])
 def test_a_kernel_is_that_of_a_network_of_this_size(width, depth, x64):
     x = points(4, 3)
     options = OPTIONS | {"width": width, "depth": depth}
@@ -84,7 +84,7 @@ def test_a_kernel_is_that_of_a_network_of_this_size(width, depth, x64):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
-@pytest.mark.parametrize("width", [7, 70])
+@pytest.mark.parametrize("width", [7, 520])
 def test_outputs_are_those_of_a_network_of_this_size(width, depth, x64):
     x = points(4, 3)
     options = OPTIONS | {"width": width, "depth": depth}
@@ -127,7 +127,7 @@ def assert_same_law(ours, theirs):
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 @pytest.mark.parametrize("depth", [2, 4])
 def test_kernels_have_the_law_of_drawn_networks(activation, depth, x64):
-    options = {"draws": 20_000, "width": 3, "depth": depth, "activation": activation, "gain": 1.5}
+    options = {"draws": 4000, "width": 3, "depth": depth, "activation": activation, "gain": 1.5}
     ours = kernels_of_any_size(CROWD, key=KEY, deepest=4, **options)
     theirs = random_kernels(CROWD, key=jax.random.key(1), **options)
     upper = np.triu_indices(len(CROWD))
@@ -137,7 +137,7 @@ def test_kernels_have_the_law_of_drawn_networks(activation, depth, x64):
 @pytest.mark.parametrize("activation", ["relu", "sin"])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_outputs_have_the_law_of_drawn_networks(activation, depth, x64):
-    options = {"draws": 20_000, "width": 3, "depth": depth, "activation": activation, "gain": 1.5}
+    options = {"draws": 4000, "width": 3, "depth": depth, "activation": activation, "gain": 1.5}
     ours = outputs_of_any_size(CROWD, key=KEY, **options)
     theirs = random_outputs(CROWD, key=jax.random.key(1), **options)
     assert_same_law(ours, theirs)
@@ -176,13 +176,13 @@ def test_a_new_size_is_no_new_program(x64):
         (any_size._kernels, kernels_of_any_size, {"deepest": 7}),
         (any_size._outputs, outputs_of_any_size, {}),
     ):
-        function(x, key=KEY, draws=2, width=65, depth=2, **options)
+        function(x, key=KEY, draws=2, width=9, depth=2, **options)
         known = program._cache_size()
         for seed, width, depth in ((0, 66, 2), (1, 512, 7), (2, 300, 1), (3, 100, 4)):
             key = jax.random.key(seed)
             function(x, key=key, draws=2, width=width, depth=depth, gain=1.0 + seed, **options)
         assert program._cache_size() == known
-        function(x, key=KEY, draws=2, width=64, depth=2, **options)
+        function(x, key=KEY, draws=2, width=513, depth=2, **options)
         assert program._cache_size() == known + 1  # the counter does count
 
 
@@ -198,4 +198,4 @@ def test_they_follow_the_key_and_differ_between_draws(dtype):
 
 
 def test_room_comes_in_few_sizes():
-    assert [room_for(n) for n in (1, 64, 65, 512, 513, 4096)] == [64, 64, 512, 512, 4096, 4096]
+    assert [room_for(n) for n in (1, 512, 513, 4096)] == [512, 512, 4096, 4096]

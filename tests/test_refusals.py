@@ -656,6 +656,9 @@ TABLE = {
             *ACTIVATION,
             *BETA,
             *fits("rate", "beta"),
+            *[row for row in whole("room", 1) if row[0]["room"] is not None],
+            ({"room": 3}, ValueError, "width needs to be at most 3, got 4"),
+            ({"room": 8, "activation": "cos"}, ValueError, r"activation needs σ\(0\) = 0"),
         ],
     ),
     # jacot_2018
