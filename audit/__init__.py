@@ -1,1 +1,1 @@
-"""What `make audit` measures: each page in Lighthouse and axe, each chapter in JupyterLab."""
+"""Measurements of the built book and of its notebooks, for the maintainers of the project."""

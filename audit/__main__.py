@@ -11,12 +11,14 @@ each explorer is asked for values that it has not drawn. Ends with 1 if a bar is
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
 from audit import axe, lab, lighthouse
-from scripts.chromium import NO_CHROMIUM, OFFLINE, find
+from audit.browse import OFFLINE, NoChromium, chromium, launched, visiting
 from scripts.pdf import SITE, chapters
 
 ANSWER = 0.5  # seconds for a value that was never asked before, once warm
@@ -32,19 +34,15 @@ def table(head: list[str], rows: Iterator[list[str]]) -> None:
 def axe_finds(browser: Browser, address: str) -> list[str]:
     """What axe finds on the page in the light theme and in the dark."""
     found = []
-    for scheme in ("light", "dark"):
-        context = browser.new_context(color_scheme=scheme)
-        page = context.new_page()
-        page.clock.install()
-        page.goto(address)
-        page.wait_for_function("!document.querySelector('figure[data-explorer]')")
-        axe.unfold(page)
-        found += [f"{scheme}: {finding}" for finding in axe.all_findings(page)]
-        context.close()
+    with visiting(browser) as visit:
+        for scheme in ("light", "dark"):
+            page = visit(address, clock=True, color_scheme=scheme).page
+            axe.unfold(page)
+            found += [f"{scheme}: {finding}" for finding in axe.all_findings(page)]
     return found
 
 
-def audit_pages(names: list[str], browser: Browser, chromium: str) -> list[str]:
+def audit_pages(names: list[str], browser: Browser, path: str) -> list[str]:
     """Print a row a page; the bars that are missed."""
     missed: list[str] = []
 
@@ -53,7 +51,7 @@ def audit_pages(names: list[str], browser: Browser, chromium: str) -> list[str]:
             for name in names:
                 address = f"{site}/{name}.html"
                 phone, desk = (
-                    lighthouse.measure(address, form, chromium, OFFLINE)
+                    lighthouse.measure(address, form, path, OFFLINE)
                     for form in ("mobile", "desktop")
                 )
                 found = axe_finds(browser, address)
@@ -79,12 +77,16 @@ def audit_lab(names: list[str], browser: Browser) -> list[str]:
     missed: list[str] = []
 
     def rows() -> Iterator[list[str]]:
-        with lab.served() as address:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            lab.serving(Path(folder), lab.REPO / "book") as address,
+            visiting(browser) as visit,
+        ):
             for name in names:
-                seen = lab.measure(browser, address, f"{name}.ipynb")
+                seen = lab.measure(visit, address, name)
                 if seen.worst > ANSWER:
                     missed.append(f"{name}: {seen.where} answers after {seen.worst:.2f} s")
-                numbers = [f"{seen.seconds:.0f}", str(seen.explorers), str(seen.fields)]
+                numbers = [f"{seen.run_all:.0f}", str(seen.explorers), str(seen.fields)]
                 yield [name, *numbers, f"{seen.worst:.2f}", f"  {seen.where}"]
 
     table(["chapter", "run all, s", "explorers", "any value", "slowest, s", "which"], rows())
@@ -103,12 +105,12 @@ def main() -> int:
     notebooks = [n for n in pages if (SITE / "_sources" / f"{n}.ipynb").exists()]
     missed = []
     with sync_playwright() as playwright:
-        chromium = find(playwright)
-        if chromium is None:
-            sys.exit(NO_CHROMIUM.format("make audit"))
-        browser = playwright.chromium.launch(executable_path=chromium, args=OFFLINE)
+        try:
+            browser, path = launched(playwright), chromium(playwright)
+        except NoChromium as error:
+            sys.exit(str(error))
         if asked.only != "lab":
-            missed += audit_pages(pages, browser, chromium)
+            missed += audit_pages(pages, browser, path)
         if asked.only != "pages":
             missed += audit_lab(notebooks, browser)
         browser.close()

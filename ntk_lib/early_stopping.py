@@ -25,6 +25,7 @@ functions on all p points, shape (p, p).
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -264,14 +265,40 @@ def random_networks(
     return _random_networks(keys, widths=widths, dtype=dtype)
 
 
+@functools.partial(jax.jit, static_argnames=("inputs", "depth", "room", "dtype"))
+def _networks_in_a_room(keys: Array, width: Array, *, inputs, depth, room, dtype) -> list[Layer]:
+    """Those of ``random_networks`` with zeros up to ``room`` neurons: one program for all widths.
+
+    ``init`` takes its numbers from one row, and a longer row begins with the same numbers.
+    """
+    rooms, widths = (
+        list(itertools.pairwise((inputs, *[n] * (depth - 1), 1))) for n in (room, width)
+    )
+    length = sum(n_out * (n_in + 1) for n_in, n_out in rooms)
+
+    def one(key: Array) -> list[Layer]:
+        numbers, layers, start = jax.random.normal(key, (length,), dtype), [], 0
+        for (room_in, room_out), (n_in, n_out) in zip(rooms, widths, strict=True):
+            row, column = jnp.arange(room_out), jnp.arange(room_in)[None, :]
+            places = start + row * (n_in + 1)
+            live = (row < n_out)[:, None] & (column < n_in)
+            W = jnp.where(live, numbers.at[places[:, None] + column].get(mode="clip"), 0)
+            b = jnp.where(row < n_out, numbers.at[places + n_in].get(mode="clip"), 0)
+            layers.append(Layer(W, b))
+            start = start + n_out * (n_in + 1)
+        return layers
+
+    return jax.lax.map(one, keys)
+
+
 @functools.partial(jax.jit, static_argnames="sigma")
-def _trained_networks(starts, x, targets, at, segments, rate, beta, *, sigma):
+def _trained_networks(starts, x, targets, at, segments, rate, gain, beta, *, sigma):
     def one(start_and_targets: tuple[list[Layer], Array]) -> Array:
         params, y = start_and_targets
 
         def segment(p, count):
-            p = descend(p, x, y, rate, 1.0, beta, count=count, sigma=sigma)
-            return p, apply(p, at, activation=sigma, beta=beta)[:, 0]
+            p = descend(p, x, y, rate, gain, beta, count=count, sigma=sigma)
+            return p, apply(p, at, activation=sigma, gain=gain, beta=beta)[:, 0]
 
         return jax.lax.scan(segment, params, segments)[1]
 
@@ -290,6 +317,7 @@ def trained_networks(
     rate: float = 1.0,
     activation: str | Activation = "relu",
     beta: float = 0.1,
+    room: int | None = None,
 ) -> Float[Array, "draws times p"]:
     """Outputs at the points ``at`` of many networks after each of ``steps`` of gradient descent.
 
@@ -298,8 +326,13 @@ def trained_networks(
     of C = ½·mean (f(x) - target)²: s steps of ``rate`` η are the time t = sη. All steps are one
     program, whatever their number.
 
+    A new ``width`` is a new program, unless ``room`` says how many neurons a layer to compute: then
+    the same networks are trained, to rounding, by one program for all widths up to ``room``. The
+    neurons beyond the width have weights of zero, and keep them if σ(0) = 0.
+
     Raises ``ValueError`` for targets of another shape, steps that decrease or are negative, a
-    width below 1 or a rate that is not positive, and as ``limiting_ntk.ntk`` does.
+    width below 1 or above ``room``, a rate that is not positive or, with ``room``, an activation
+    that is not zero at zero, and as ``limiting_ntk.ntk`` does.
     """
     sigma = as_activation(activation)
     _, beta = check_numbers(depth=depth, gain=1.0, beta=beta)
@@ -310,8 +343,21 @@ def trained_networks(
     if targets.ndim != 2 or targets.shape[1] != len(x) or not len(targets):
         raise ValueError(f"targets needs shape (draws, {len(x)}), got {targets.shape}")
     counts = as_steps(steps)
-    widths = (x.shape[1], *[width] * (depth - 1), 1)
-    starts = random_networks(widths, key=key, draws=len(targets), dtype=x.dtype)
+    if room is None:
+        widths = (x.shape[1], *[width] * (depth - 1), 1)
+        starts = random_networks(widths, key=key, draws=len(targets), dtype=x.dtype)
+        gain = 1.0
+    else:
+        room = as_whole("room", room, least=1)
+        as_whole("width", width, least=1, most=room)
+        if sigma.function(jnp.zeros((), x.dtype)) != 0:
+            raise ValueError(f"activation needs σ(0) = 0 with a room, got {sigma.name}")
+        keys = jax.random.split(as_key("key", key), len(targets))
+        shape = {"inputs": x.shape[1], "depth": depth, "room": room, "dtype": x.dtype}
+        starts = _networks_in_a_room(keys, jnp.asarray(width), **shape)
+        gain = room / width  # the 1/√room of the layers becomes 1/√width
     segments = jnp.asarray(np.diff(counts, prepend=0))
-    rate, beta = as_scalar("rate", rate, x.dtype), as_scalar("beta", beta, x.dtype)
-    return _trained_networks(starts, x, targets, at, segments, rate, beta, sigma=sigma)
+    rate, gain, beta = (
+        as_scalar(name, t, x.dtype) for name, t in (("rate", rate), ("gain", gain), ("beta", beta))
+    )
+    return _trained_networks(starts, x, targets, at, segments, rate, gain, beta, sigma=sigma)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from scripts.chromium import NO_CHROMIUM, OFFLINE, find
+from audit.browse import NoChromium, launched
 
 __all__ = [
     "PDF",
@@ -223,11 +223,12 @@ def main() -> None:
     if not (SITE / "index.html").exists():
         sys.exit(f"There is no built book in {SITE.relative_to(REPO)}: run `make book` first.")
     with sync_playwright() as playwright:
-        path = find(playwright)
-        if path is None:
-            sys.exit(NO_CHROMIUM.format("The PDF"))
-        with playwright.chromium.launch(executable_path=path, args=OFFLINE) as browser:
-            report = print_book(browser, PDF)
+        try:
+            browser = launched(playwright)
+        except NoChromium as error:
+            sys.exit(str(error))
+        report = print_book(browser, PDF)
+        browser.close()
     wrong = {key: report[key] for key in WRONG if report[key]}
     if wrong:
         sys.exit(f"The PDF is not as it should be: {json.dumps(wrong, indent=1)}")

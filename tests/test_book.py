@@ -27,6 +27,7 @@ ORDER = [
     "gradient_flow",
     "activations",
     "evaluation",
+    "any_size",
     "wide_networks",
     "lazy",
     "limiting_ntk",

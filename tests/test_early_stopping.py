@@ -18,6 +18,8 @@ from scipy.linalg import expm
 from scipy.optimize import minimize_scalar
 
 from ntk_lib.early_stopping import (
+    _networks_in_a_room,
+    _trained_networks,
     best_time,
     random_networks,
     ridge_filter,
@@ -322,6 +324,32 @@ def test_random_networks_are_drawn_one_by_one_and_start_the_training(dtype):
     outputs = trained_networks(x, np.zeros((3, 4)), x, key=KEY, steps=[0], width=6)[:, 0]
     expected = jax.vmap(lambda net: apply(net, x)[:, 0])(nets)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_room_changes_the_program_and_not_the_networks(activation, depth, dtype):
+    x = on_circle(5).astype(dtype)
+    targets = np.random.default_rng(RNG_SEED).normal(size=(2, 5)).astype(dtype)
+    options = {"key": KEY, "steps": [0, 7], "depth": depth, "activation": activation, "beta": 0.3}
+    # sums of 5 or of 16 terms, in another order: rounding, seven steps long
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    for width in (5, 16):
+        roomy = trained_networks(x, targets, x, width=width, room=16, **options)
+        alone = trained_networks(x, targets, x, width=width, **options)
+        assert roomy.dtype == dtype
+        np.testing.assert_allclose(roomy, alone, atol=tolerance)
+
+
+def test_a_room_serves_all_its_widths_with_one_program():
+    x = on_circle(5).astype("float32")
+    options = {"key": KEY, "steps": [0, 7], "room": 18}
+    trained_networks(x, np.ones((2, 5)), x, width=18, **options)
+    programs = (_trained_networks, _networks_in_a_room)
+    known = [program._cache_size() for program in programs]
+    for width in (1, 5, 17):
+        trained_networks(x, np.ones((2, 5)), x, width=width, **options)
+    assert [program._cache_size() for program in programs] == known
 
 
 def test_a_linear_network_of_depth_one_follows_descent_exactly(x64):

@@ -20,6 +20,7 @@ from cases import INFINITE, KEY, NAN, PARAMS, X
 import ntk_lib
 from ntk_lib import (
     activations,
+    any_size,
     arguments,
     check,
     early_stopping,
@@ -655,6 +656,9 @@ TABLE = {
             *ACTIVATION,
             *BETA,
             *fits("rate", "beta"),
+            *[row for row in whole("room", 1) if row[0]["room"] is not None],
+            ({"room": 3}, ValueError, "width needs to be at most 3, got 4"),
+            ({"room": 8, "activation": "cos"}, ValueError, r"activation needs σ\(0\) = 0"),
         ],
     ),
     # jacot_2018
@@ -987,6 +991,28 @@ TABLE = {
     limiting_ntk.random_kernels: (
         X2 | {"key": KEY, "draws": 2, "width": 3, "depth": 2},
         [*PAIRS, *DEPTH, *DRAWS, *whole("width", 1), *NETWORK],
+    ),
+    any_size.kernels_of_any_size: (
+        {"x": X, "key": KEY, "draws": 2, "width": 3, "depth": 2},
+        [
+            *points("x"),
+            *DEPTH,
+            *DRAWS,
+            *whole("width", 1),
+            *whole("deepest", 1),
+            ({"depth": 17}, ValueError, "depth needs to be at most 16, got 17"),
+            *NETWORK,
+        ],
+    ),
+    any_size.outputs_of_any_size: (
+        {"x": X, "key": KEY, "draws": 2, "width": 3, "depth": 2},
+        [
+            *points("x"),
+            *DEPTH,
+            *DRAWS,
+            *whole("width", 1),
+            *NETWORK,
+        ],
     ),
     limiting_ntk.circle_spectrum: (
         {},
