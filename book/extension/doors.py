@@ -24,7 +24,15 @@ REMOTE = re.compile(r"^(?:https?://|ssh://|git@)(?:[^@/]+@)?([\w.-]+\.\w+)[:/](.
 # what a reader of the status page would look for; the rest is in requirements.txt
 PACKAGES = [
     *("jax", "jaxlib", "numpy", "scipy", "matplotlib", "anywidget", "diffrax", "ipywidgets"),
-    *("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "jupyterlab", "nbval", "playwright"),
+    *(
+        "jupyter-book",
+        "sphinx",
+        "myst-nb",
+        "sphinx-book-theme",
+        "jupyterlab",
+        "nbval",
+        "playwright",
+    ),
 ]
 
 

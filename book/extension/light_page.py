@@ -57,7 +57,9 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
 
     page = SCRIPT.sub(script, PRELOAD.sub("", page))
     # modules wait their turn among deferred scripts, plain lines do not
-    page = page.replace("<script>DOCUMENTATION_OPTIONS", '<script type="module">DOCUMENTATION_OPTIONS')
+    page = page.replace(
+        "<script>DOCUMENTATION_OPTIONS", '<script type="module">DOCUMENTATION_OPTIONS'
+    )
     bundle = f'<link rel="stylesheet" href="{root}_static/{BUNDLE}" />\n'
     page = page.replace(links[0], bundle, 1)
     for link in links:
@@ -98,7 +100,9 @@ def describe(app: Sphinx, pagename, templatename, context, doctree) -> None:
     if len(text) > 160:
         text = text[:160].rsplit(" ", 1)[0] + " …"
     text = text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    context["metatags"] = f'{context.get("metatags", "")}<meta name="description" content="{text}" />'
+    context["metatags"] = (
+        f'{context.get("metatags", "")}<meta name="description" content="{text}" />'
+    )
 
 
 def _is_note(paragraph) -> bool:
@@ -119,7 +123,12 @@ def used(prelude: list, words: set[str]) -> bool:
     for before, token in zip([None, *prelude], prelude, strict=False):
         if token.type == "hash" and token.value not in words:
             return False
-        if token.type == "ident" and before is not None and before == "." and token.value not in words:
+        if (
+            token.type == "ident"
+            and before is not None
+            and before == "."
+            and token.value not in words
+        ):
             return False
         if token.type == "function" and token.lower_name in {"is", "where"}:
             choices = _split(token.arguments)

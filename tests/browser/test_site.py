@@ -2,7 +2,6 @@
 
 import functools
 import gzip
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,16 +9,16 @@ from urllib.parse import unquote, urlsplit
 
 import matplotlib as mpl
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
+
+from audit.axe import SCROLLERS, all_findings, findings, settle, unfold
 
 REPO = Path(__file__).parents[2]
 SITE = REPO / "_build" / "html"
 if not (SITE / "index.html").exists():
     pytest.fail(f"There is no built book in {SITE}: run `make book` first.", pytrace=False)
 
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-LIVE = "figure.ntk-explorer:has(.ntk-controls)"
+LIVE = "figure.ntk-explorer:not([data-explorer]):has(.ntk-controls)"
 
 
 class Source(HTMLParser):
@@ -28,17 +27,12 @@ class Source(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str]]] = []
-        self.widget_state = ""
         self.text = path.read_text(encoding="utf-8")
         self.feed(self.text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data):
-        if self.cdata_elem == "script" and self.tags[-1][1].get("type") == WIDGET_STATE:
-            self.widget_state += data
 
     @property
     def redirects(self) -> bool:
@@ -47,8 +41,13 @@ class Source(HTMLParser):
         )
 
     @property
+    def frames(self) -> list[str]:
+        """The files with the frames of its explorers."""
+        return [a["data-explorer"] for t, a in self.tags if t == "figure" and "data-explorer" in a]
+
+    @property
     def explorers(self) -> int:
-        return sum(t == "figure" and "data-explorer" in a for t, a in self.tags)
+        return len(self.frames)
 
     @property
     def anchors(self) -> set[str]:
@@ -128,37 +127,18 @@ def test_internal_links_and_anchors_resolve(page):
 
 
 def test_code_of_the_explorers_is_at_most_20_kilobytes():
-    files = ["ntk_lib/explore.js", "ntk_lib/explore.css", "book/assets/explore_host.js"]
+    files = ["ntk_lib/explore.js", "ntk_lib/explore.css", "book/assets/page.js"]
     assert sum((REPO / name).stat().st_size for name in files) <= 20_000
 
 
 @every_page_with_explorers
 def test_frames_of_a_page_are_at_most_300_kilobytes_compressed(page):
-    state = source(page).widget_state
-    assert len(json.loads(state)["state"]) == source(page).explorers
-    assert len(gzip.compress(state.encode())) <= 300_000
+    files = source(page).frames
+    assert len(set(files)) == source(page).explorers
+    assert sum(len(gzip.compress((SITE / name).read_bytes())) for name in files) <= 300_000
 
 
 # ---------------------------------------------------------------- opening a page
-
-
-def settle(page: Page) -> None:
-    """Let all pass that a page puts off, on a page whose clock is ours."""
-    page.clock.run_for(2_000)
-    page.evaluate("() => document.fonts.ready.then(() => null)")
-
-
-def unfold(page: Page) -> None:
-    """Open all that a reader can open, on a page whose clock is ours."""
-    settle(page)  # by now the theme has seen which code is wider than its box
-    page.evaluate(
-        """() => {
-          document.querySelectorAll('details').forEach((node) => (node.open = true));
-          document.querySelectorAll('.toggle-hidden .toggle-button').forEach((b) => b.click());
-          document.getAnimations().forEach((animation) => animation.finish());
-        }"""
-    )
-    settle(page)  # by now it has looked again, if it was told to
 
 
 @pytest.fixture(scope="module")
@@ -380,52 +360,19 @@ def test_without_scripts_the_first_frame_and_its_text_stand(page, visit):
 # ---------------------------------------------------------------- seen by everybody
 
 
-def serious(page, **options) -> str:
-    """What axe finds on the page that keeps somebody from reading it, one paragraph a place."""
-    # preload would fetch the style sheets again, which a page opened from a file may not
-    options |= {"preload": False, "resultTypes": ["violations"]}
-    found = [
-        f"{rule['id']} ({rule['impact']}) at {' '.join(map(str, node['target']))}\n"
-        f"    {node['html'][:160]}\n    {' '.join(node['failureSummary'].split())}"
-        for rule in Axe().run(page, options=options).response["violations"]
-        if rule["impact"] in {"serious", "critical"}
-        for node in rule["nodes"]
-    ]
-    return "\n".join([f"{len(found)} places", *found]) if found else ""
-
-
-SCROLLERS = ["scrollable-region-focusable"]
-
-# A formula is drawn in hundreds of pieces, a cell of code in thousands, each in a few colours: axe
-# looks at one piece of each kind, which takes a fifth of the time and finds the same.
-ONE_OF_EACH = """() => {
-  for (const formula of document.querySelectorAll('.katex')) formula.replaceChildren('formula');
-  for (const code of document.querySelectorAll('pre')) {
-    const seen = new Set();
-    for (const piece of code.querySelectorAll('span[class]')) {
-      if (seen.has(piece.className)) piece.replaceWith(...piece.childNodes);
-      seen.add(piece.className);
-    }
-    code.normalize();
-  }
-}"""
-
-
 @light_and_dark
 @every_page
-def test_axe_finds_nothing_serious(page, scheme, visit):
+def test_axe_finds_nothing(page, scheme, visit):
     here = visit(address(page), clock=True, color_scheme=scheme)
     unfold(here.page)
-    found = serious(here.page, runOnly=SCROLLERS)
-    here.page.evaluate(ONE_OF_EACH)
-    found += serious(here.page)
-    assert not found, found
+    found = all_findings(here.page)
+    assert not found, "\n".join(found)
 
 
 @every_page
 def test_what_scrolls_in_a_narrow_window_is_reached_by_keyboard(phone):
-    found = serious(phone, runOnly=SCROLLERS)
-    assert not found, found
+    found = findings(phone, runOnly=SCROLLERS)
+    assert not found, "\n".join(found)
 
 
 @every_page
