@@ -24,7 +24,7 @@ TRAITS = ["name", "controls", "start", "chunks", "frames", "texts"]
 
 
 def share_out_widget_state(app, pagename, templatename, context, doctree) -> None:
-    """Move the frames of each explorer to a file of its own, which the page asks for when it stands.
+    """Move the frames of each explorer to a file of its own, asked for when the page stands.
 
     A page could fetch JSON from a server, not from a file: these files are scripts.
     """
