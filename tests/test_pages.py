@@ -115,8 +115,8 @@ def test_what_is_no_page_stays_as_it_is():
         ("git@github.com:ann/her-book.git", "https://github.com/ann/her-book"),
         ("ssh://git@gitlab.com/group/sub/book.git", "https://gitlab.com/group/sub/book"),
         ("", "the default"),
-        ("/home/ann/book", "the default"),
-        ("file:///home/ann/book", "the default"),
+        ("/srv/ann/book", "the default"),
+        ("file:///srv/ann/book", "the default"),
         ("../book", "the default"),
     ],
 )
