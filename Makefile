@@ -81,11 +81,10 @@ nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
 browser: $(READY) ## open the built book (make book) in a real browser
 	$(BIN)/python -m pytest $(TOGETHER) tests/browser
 
-test-latest: ## make test with the newest versions of everything, in an environment of its own
+test-latest: ## make test with the newest versions of everything; says what broke (STEPS="lint book" runs some)
 	$(PYTHON) -m venv --clear .venv-latest
-	.venv-latest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[book,test]"
-	.venv-latest/bin/python -m pip list
-	$(MAKE) test VENV=.venv-latest READY=.venv-latest/pyvenv.cfg
+	.venv-latest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable ".[book,test]"
+	.venv-latest/bin/python scripts/latest.py $(STEPS)
 
 $(PEERS_READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else "The peers need Python 3.11 or 3.12; %s is %d.%d. Try: make bench PYTHON=python3.12" % (sys.executable, *v))'

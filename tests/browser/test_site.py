@@ -1,14 +1,19 @@
 """The built book as a reader meets it: offline, by keyboard, on a phone, in the dark."""
 
+import base64
 import functools
 import gzip
+import importlib.metadata
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import matplotlib as mpl
+import nbformat
 import pytest
+from fontTools.ttLib import TTFont
 from playwright.sync_api import Locator, expect
 
 from audit.axe import SCROLLERS, all_findings, findings, settle, unfold
@@ -66,6 +71,8 @@ FILES = sorted(
 )
 PAGES = [page for page in FILES if not source(page).redirects]
 EXPLORED = [page for page in PAGES if source(page).explorers]
+
+CHAPTERS = [page for page in PAGES if (REPO / "book" / page).with_suffix(".ipynb").exists()]
 
 every_page = pytest.mark.parametrize("page", PAGES, scope="module")
 every_page_with_explorers = pytest.mark.parametrize("page", EXPLORED, scope="module")
@@ -136,6 +143,55 @@ def test_frames_of_a_page_are_at_most_300_kilobytes_compressed(page):
     files = source(page).frames
     assert len(set(files)) == source(page).explorers
     assert sum(len(gzip.compress((SITE / name).read_bytes())) for name in files) <= 300_000
+
+
+@every_page
+def test_a_page_is_light(page):
+    tags = source(page).tags
+    waits = [a for t, a in tags if t == "script" and "src" in a and "defer" not in a]
+    sheets = [a for t, a in tags if t == "link" and a.get("rel") == "stylesheet"]
+    assert waits == []
+    assert [a["href"] for a in sheets if "media" not in a] == ["_static/book-bundle.css"]
+    assert len(gzip.compress(source(page).text.encode())) <= 200_000
+    assert len(gzip.compress((SITE / "_static" / "book-bundle.css").read_bytes())) <= 30_000
+
+
+@every_page
+def test_a_page_describes_itself_in_a_line(page):
+    said = [a["content"] for t, a in source(page).tags if a.get("name") == "description"]
+    assert len(said) == 1
+    assert 30 <= len(said[0]) <= 162
+
+
+def test_no_two_pages_describe_themselves_alike():
+    said = [
+        a["content"] for p in PAGES for _, a in source(p).tags if a.get("name") == "description"
+    ]
+    assert len(set(said)) == len(PAGES)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if (REPO / "book" / p).with_suffix(".ipynb").exists()]
+)
+def test_a_chapter_can_be_run_and_taken_away(page):
+    links = {a["href"] for t, a in source(page).tags if t == "a" and "href" in a}
+    name = page.removesuffix(".html")
+    assert f"_sources/{name}.ipynb" in links
+    assert any(x.endswith(f"?urlpath=lab/tree/book/{name}.ipynb") for x in links)
+    assert re.search(r"<p class=\"doors.*?It ran in \d+ seconds", source(page).text, re.DOTALL)
+    taken = nbformat.read(SITE / "_sources" / f"{name}.ipynb", as_version=4)
+    assert taken.cells[0].id == "install"
+
+
+def test_the_status_page_counts_every_chapter():
+    text = re.sub(r"<[^>]*>", " ", source("status.html").text)
+    chapters = list((REPO / "book").glob("*.ipynb"))
+    assert len(re.findall(r'<a class="reference internal" href="\w+\.html">', text)) == 0
+    rows = source("status.html").text.split("<tbody>")[1].split("</tbody>")[0].count("<tr")
+    assert rows == len(chapters) + 1  # and their sum
+    for package in ("jax", "numpy", "matplotlib", "jupyterlab"):
+        version = importlib.metadata.version(package)
+        assert re.search(rf"\b{package}\s+{re.escape(version)}\s", text), package
 
 
 # ---------------------------------------------------------------- opening a page
@@ -344,6 +400,40 @@ def test_play_starts_stops_and_ends_by_keyboard(page, visit):
 def test_nothing_plays_for_readers_who_ask_for_less_motion(page, visit):
     here = visit(address(page), reduced_motion="reduce")
     assert here.page.locator(f"{LIVE} .ntk-play:visible").count() == 0
+
+
+@every_page_with_explorers
+def test_nothing_moves_when_explorers_come_alive(page, visit):
+    """Each explorer takes the room that its first frame kept for its controls."""
+    for viewport in ({"width": 1280, "height": 900}, {"width": 390, "height": 844}):
+        still = visit(address(page), scripts=False, viewport=viewport).page
+        alive = visit(address(page), viewport=viewport).page
+        heights = """() => [...document.querySelectorAll('figure.ntk-explorer')]
+            .map((figure) => figure.querySelector('.ntk-controls').offsetHeight)"""
+        expected = alive.evaluate(heights)
+        # without scripts the room is not kept: here it is looked at as if there were any
+        still.add_style_tag(content=".ntk-controls { display: block !important; }")
+        assert still.evaluate(heights) == expected
+
+
+@pytest.fixture(scope="module")
+def drawn() -> set[str]:
+    """The characters that the icon font inside the style sheet draws."""
+    sheet = (SITE / "_static" / "book-bundle.css").read_text(encoding="utf-8")
+    (data,) = re.findall(r"data:font/woff;base64,([\w+/=]+)", sheet)
+    return {chr(code) for code in TTFont(io.BytesIO(base64.b64decode(data))).getBestCmap()}
+
+
+@every_page
+def test_every_icon_is_in_the_font(desk, drawn):
+    shown = desk.page.evaluate(
+        """() => [...document.querySelectorAll('[class*="fa-"]')].map((node) => {
+          const { content, fontFamily } = getComputedStyle(node, '::before');
+          return [node.className, content.slice(1, -1), fontFamily];
+        })"""
+    )
+    assert shown
+    assert [icon for icon in shown if icon[1] not in drawn or "Font Awesome" not in icon[2]] == []
 
 
 @every_page_with_explorers
