@@ -8,8 +8,8 @@ fits the exponent of a power law with its confidence interval.
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from ntk_lib.arguments import as_number, as_numeric, as_whole, check_known
 

@@ -64,7 +64,14 @@ def run(step: str) -> list[str]:
         code = subprocess.run(command, cwd=REPO, stdout=file, stderr=subprocess.STDOUT).returncode
     if not code:
         return []
-    return complaints(log.read_text(encoding="utf-8", errors="replace")) or [f"exit {code}"]
+    found = complaints(log.read_text(encoding="utf-8", errors="replace")) or [f"exit {code}"]
+    return found + (notebooks_that_failed() if step == "book" else [])
+
+
+def notebooks_that_failed() -> list[str]:
+    """The notebooks that the build could not run, each with its exception."""
+    reports = sorted((REPO / "_build" / "html" / "reports").glob("*.err.log"))
+    return [f"{r.name.split('.')[0]}: {complaints(r.read_text('utf-8'))[-1]}" for r in reports]
 
 
 def summary(changes: list[str], broken: dict[str, list[str]], steps: list[str]) -> str:

@@ -7,6 +7,7 @@ they render is trimmed on its way to the file, and the sheets are bundled when a
 
 import base64
 import io
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -239,6 +240,7 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
     css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
 
     font = TTFont(static / ICON_FONT)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     cutter = subset.Subsetter()
     cutter.populate(unicodes=icons_of(css) | {0x20})
     cutter.subset(font)
