@@ -289,7 +289,7 @@ def _scaling_table(rows: list[Row]) -> str:
             first, last = (_milliseconds(row, name) for row in (mine[0], mine[-1]))
             shown = name if name in ("recursion", "structured derivatives") else f"`{name}`"
             lines.append([against, span, shown, f"{first} to {last}", _exponent(mine, name)])
-    return _table(["against", "from … to", "", "ms", "exponent"], lines)
+    return _table(["against", "from … to", "what", "ms", "exponent"], lines)
 
 
 def _numerics_table(rows: list[Row]) -> str:

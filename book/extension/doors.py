@@ -203,7 +203,7 @@ def fill_status(app: Sphinx, doctree, docname: str) -> None:
         build = [row("date", when), row("commit", commit), row("machine", machine)]
         build.append(row("Python", platform.python_version()))
         build += [row(name, importlib.metadata.version(name)) for name in PACKAGES]
-        place.replace_self([table(head, chapter_rows(app, docname)), table(["", ""], build)])
+        place.replace_self([table(head, chapter_rows(app, docname)), table(["part", "version"], build)])
 
 
 def setup(app: Sphinx) -> dict:

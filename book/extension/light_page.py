@@ -27,6 +27,7 @@ SHEET = re.compile(r'[ \t]*<link[^>]*rel="stylesheet"[^>]*/>\n?')
 SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?')
 PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/>')
+SIDEBAR = '<div id="pst-primary-sidebar"'
 TABLE = "pst-scrollable-table-container"
 PRE = re.compile(r"<pre(?=[ >])(?![^>]*tabindex)")
 # The theme measures all code and tables when a page opens, which lays the whole chapter out.
@@ -69,6 +70,8 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
     # what may be wider than the page scrolls by keyboard; page.js takes it back where nothing does
     page = PRE.sub('<pre tabindex="0"', page)
     page = page.replace(f'<div class="{TABLE}">', f'<div class="{TABLE}" tabindex="0">')
+    # the book's title stands in the sidebar outside all landmarks
+    page = page.replace(SIDEBAR, f'{SIDEBAR} role="navigation" aria-label="The book"')
     first = VIEWPORT.search(page)
     if first:
         page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])

