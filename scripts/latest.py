@@ -10,12 +10,14 @@ summary is printed, kept in _build/latest/summary.md, and shown on the page of t
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
 FOLDER = REPO / "_build" / "latest"
+REPORTS = REPO / "_build" / "html" / "reports"
 STEPS = ["lint", "unit", "nbval", "book", "browser"]
 # lines of a log that say what is wrong, first those of pytest's summary
 COMPLAINTS = [
@@ -59,6 +61,7 @@ def run(step: str) -> list[str]:
     """Run one step of make with this environment; what it complains of, nothing if it passed."""
     environment = str(Path(sys.prefix).relative_to(REPO))
     command = ["make", step, f"VENV={environment}", f"READY={environment}/pyvenv.cfg"]
+    shutil.rmtree(REPORTS, ignore_errors=True)  # an earlier build's
     log = FOLDER / f"{step}.log"
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.run(command, cwd=REPO, stdout=file, stderr=subprocess.STDOUT).returncode
@@ -70,7 +73,7 @@ def run(step: str) -> list[str]:
 
 def notebooks_that_failed() -> list[str]:
     """The notebooks that the build could not run, each with its exception."""
-    reports = sorted((REPO / "_build" / "html" / "reports").glob("*.err.log"))
+    reports = sorted(REPORTS.glob("*.err.log"))
     return [f"{r.name.split('.')[0]}: {complaints(r.read_text('utf-8'))[-1]}" for r in reports]
 
 
