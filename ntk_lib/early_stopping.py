@@ -291,6 +291,22 @@ def _networks_in_a_room(keys: Array, width: Array, *, inputs, depth, room, dtype
     return jax.lax.map(one, keys)
 
 
+def starts_in_a_room(
+    keys: Array, *, inputs: int, width: int, depth: int, room: int, sigma: Activation, dtype: object
+) -> tuple[list[Layer], float]:
+    """The networks ``init`` draws, one a key, in arrays for ``room`` neurons, and their gain.
+
+    Raises ``ValueError`` for a width above ``room`` or an activation that is not zero at zero.
+    """
+    room = as_whole("room", room, least=1)
+    as_whole("width", width, least=1, most=room)
+    if sigma.function(jnp.zeros((), dtype)) != 0:
+        raise ValueError(f"activation needs σ(0) = 0 with a room, got {sigma.name}")
+    shape = {"inputs": inputs, "depth": depth, "room": room, "dtype": dtype}
+    # the 1/√room of the layers becomes 1/√width
+    return _networks_in_a_room(keys, jnp.asarray(width), **shape), room / width
+
+
 @functools.partial(jax.jit, static_argnames="sigma")
 def _trained_networks(starts, x, targets, at, segments, rate, gain, beta, *, sigma):
     def one(start_and_targets: tuple[list[Layer], Array]) -> Array:
@@ -348,14 +364,9 @@ def trained_networks(
         starts = random_networks(widths, key=key, draws=len(targets), dtype=x.dtype)
         gain = 1.0
     else:
-        room = as_whole("room", room, least=1)
-        as_whole("width", width, least=1, most=room)
-        if sigma.function(jnp.zeros((), x.dtype)) != 0:
-            raise ValueError(f"activation needs σ(0) = 0 with a room, got {sigma.name}")
         keys = jax.random.split(as_key("key", key), len(targets))
-        shape = {"inputs": x.shape[1], "depth": depth, "room": room, "dtype": x.dtype}
-        starts = _networks_in_a_room(keys, jnp.asarray(width), **shape)
-        gain = room / width  # the 1/√room of the layers becomes 1/√width
+        shape = {"inputs": x.shape[1], "width": width, "depth": depth, "room": room}
+        starts, gain = starts_in_a_room(keys, **shape, sigma=sigma, dtype=x.dtype)
     segments = jnp.asarray(np.diff(counts, prepend=0))
     rate, gain, beta = (
         as_scalar(name, t, x.dtype) for name, t in (("rate", rate), ("gain", gain), ("beta", beta))

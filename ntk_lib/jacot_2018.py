@@ -33,6 +33,7 @@ from tqdm import tqdm
 from ntk_lib.activations import Activation, as_activation
 from ntk_lib.arguments import (
     as_array,
+    as_counts,
     as_inputs,
     as_key,
     as_number,
@@ -44,9 +45,11 @@ from ntk_lib.arguments import (
     as_whole,
     check_numbers,
 )
+from ntk_lib.early_stopping import starts_in_a_room
+from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
 from ntk_lib.lazy import descend, training_arguments
-from ntk_lib.limiting_ntk import mlp_ntk
+from ntk_lib.limiting_ntk import mlp_ntk, mlp_ntk_of_arrays
 from ntk_lib.wide_networks import Layer, apply, init
 
 __all__ = [
@@ -203,6 +206,50 @@ def _runs(
 # ---------------------------------------------------------------- Figure 1
 
 
+@functools.partial(jax.jit, static_argnames="sigma")
+def _kernels_side_by_side(starts, x0, at, x, targets, share, segments, rate, gain, beta, *, sigma):
+    """Θ_t(x₀, ·) of all ``starts``; ``share`` is 1/n for the n points ``x``, 0 for empty places."""
+    shared = {"activation": sigma, "gain": gain, "beta": beta}
+
+    def cost(params: list[Layer]) -> Array:
+        return jnp.sum(share * (apply(params, x, **shared)[:, 0] - targets) ** 2) / 2
+
+    def one(start: list[Layer]) -> Array:
+        def segment(params: list[Layer], count: Array) -> tuple[list[Layer], Array]:
+            params = jax.lax.fori_loop(
+                0, count, lambda _, p: gradient_descent(cost, p, rate=rate, steps=1).params, params
+            )
+            return params, mlp_ntk_of_arrays(params, x0, at, gain, beta, sigma=sigma)[0]
+
+        return jax.lax.scan(segment, start, segments)[1]
+
+    return jax.vmap(one)(starts)
+
+
+def _kernels_in_a_room(
+    x0, at, x, targets, *, key, draws, width, depth, steps, rate, activation, beta, room
+) -> Float[np.ndarray, "draws times p"]:
+    keys = jax.random.split(as_key("key", key), as_whole("draws", draws, least=1))
+    room = as_counts("room", room, least=1)
+    if len(room) != 2:
+        raise ValueError(f"room needs a number of neurons and one of points, got {room}")
+    if len(x) > room[1]:
+        raise ValueError(f"x needs to have at most {room[1]} points, got {len(x)}")
+    width, segments = as_whole("width", width, least=1), np.diff(as_steps(steps), prepend=0)
+    shape = {"inputs": x.shape[1], "width": width, "depth": depth, "room": room[0]}
+    starts, gain = starts_in_a_room(keys, **shape, sigma=activation, dtype=x.dtype)
+    first = jax.tree.map(lambda t: t[0], starts)
+    (_, x, targets, *numbers), sigma = training_arguments(
+        first, x, targets, rate, activation, gain, beta
+    )
+    # NumPy pads without a program for each number of points
+    empty, share = room[1] - len(x), np.full(len(x), 1 / len(x), x.dtype)
+    x = np.pad(np.asarray(x), ((0, empty), (0, 0)))
+    targets, share = np.pad(np.asarray(targets), (0, empty)), np.pad(share, (0, empty))
+    task = (x, targets, share, jnp.asarray(segments))
+    return np.array(_kernels_side_by_side(starts, x0, at, *task, *numbers, sigma=sigma))
+
+
 def kernels_in_training(
     x0: Float[ArrayLike, "one d"],
     at: Float[ArrayLike, "p d"],
@@ -217,6 +264,7 @@ def kernels_in_training(
     rate: float = 1.0,
     activation: str | Activation = "relu",
     beta: float = 0.1,
+    room: tuple[int, int] | None = None,
 ) -> Float[np.ndarray, "draws times p"]:
     """Θ_t(x₀, ·) at the points ``at`` of ``draws`` networks, after each of ``steps`` of descent.
 
@@ -224,8 +272,12 @@ def kernels_in_training(
     learn ``targets`` at ``x``, in the dtype of ``x``. In the units of f². Longer runs show a
     progress bar.
 
-    Raises ``ValueError`` for another shape of ``x0`` and as ``snapshots`` and ``mlp_ntk`` do.
-    Source: Jacot et al. 2018, section 6.1.
+    ``room`` is for small networks, any of which one program then trains, all draws side by side:
+    how many neurons a layer, and how many points ``x``, it has room for. The kernels are the same
+    to rounding; σ(0) has to be 0, as in ``trained_networks``. There is no progress bar.
+
+    Raises ``ValueError`` for another shape of ``x0``, for what does not fit the ``room``, and as
+    ``snapshots`` and ``mlp_ntk`` do. Source: Jacot et al. 2018, section 6.1.
     """
     x, _ = as_inputs(x)
     x0, at = as_points("x0", x0, like=x), as_points("at", at, like=x)
@@ -233,6 +285,9 @@ def kernels_in_training(
         raise ValueError(f"x0 needs shape (1, {x.shape[1]}), one point, got {x0.shape}")
     shared = {"activation": as_activation(activation), "beta": beta}
     many = {"key": key, "draws": draws, "width": width, "depth": depth}
+    if room is not None:
+        how = many | shared | {"steps": steps, "rate": rate, "room": room}
+        return _kernels_in_a_room(x0, at, x, targets, **how)
     runs = _runs(x, lambda _: targets, **many, steps=steps, rate=rate, **shared)
     return np.array(
         [[mlp_ntk(network, x0, at, **shared)[0] for network in path] for _, path in runs]

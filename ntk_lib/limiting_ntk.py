@@ -199,7 +199,7 @@ def _upper_rows(kernel: Callable[..., Array], signals: PyTree, *, axis: int) -> 
 
 
 @functools.partial(jax.jit, static_argnames=("sigma", "outputs", "mirror"))
-def _mlp_ntk(
+def mlp_ntk_of_arrays(
     params: Sequence[Layer],
     x: Array,
     y: Array | None,
@@ -210,6 +210,7 @@ def _mlp_ntk(
     outputs: str = "full",
     mirror: bool = True,
 ) -> Float[Array, "n m *kk"]:
+    """``mlp_ntk`` inside ``jit``, on arrays that its callers have checked."""
     k = len(params[-1].b)
     kernel = functools.partial(
         _sum_of_layers, beta=beta, k=k, outputs="trace" if outputs == "full" and k == 1 else outputs
@@ -260,7 +261,7 @@ def mlp_ntk(
     dtype = params[0].W.dtype
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
     gain, beta = as_scalar("gain", gain, dtype), as_scalar("beta", beta, dtype)
-    theta = _mlp_ntk(params, x, y, gain, beta, sigma=sigma, outputs=outputs, mirror=False)
+    theta = mlp_ntk_of_arrays(params, x, y, gain, beta, sigma=sigma, outputs=outputs, mirror=False)
     return upper_mirrored(theta) if y is None else theta  # a program of its own: see there
 
 
@@ -273,7 +274,7 @@ def _random_kernels(
 ) -> Array:
     def one(key: Array) -> Array:
         params = init(widths, key=key, dtype=x.dtype)
-        return _mlp_ntk(params, x, y, gain, beta, sigma=activation)
+        return mlp_ntk_of_arrays(params, x, y, gain, beta, sigma=activation)
 
     return jax.lax.map(one, keys, batch_size=batch_of(len(keys), max(widths)))
 

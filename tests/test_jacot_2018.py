@@ -14,6 +14,7 @@ from test_book import REPO
 from ntk_lib import jacot_2018
 from ntk_lib.jacot_2018 import (
     DATA,
+    _kernels_side_by_side,
     component,
     component_in_training,
     four_angles,
@@ -159,6 +160,33 @@ def test_kernels_in_training_are_empirical_kernels_of_trained_networks(dtype):
             net = train(start, x, y, steps=steps, rate=0.5, **how).params
             expected = empirical_ntk(f, net, jnp.asarray(x0), jnp.asarray(at))[0]
             np.testing.assert_allclose(kernel, expected, rtol=1e-4 if dtype == "float32" else 1e-9)
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_room_changes_the_program_and_not_the_kernels(activation, depth, dtype):
+    x = on_circle(5).astype(dtype) * 1.3
+    task = (x[:1], x, x, np.random.default_rng(RNG_SEED).normal(size=5).astype(dtype))
+    how = {"key": KEY, "draws": 2, "depth": depth, "steps": [0, 7], "beta": 0.3}
+    how["activation"] = activation
+    # sums of 5 or of 16 terms, in another order: rounding, seven steps long
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    for width in (5, 16):
+        roomy = kernels_in_training(*task, width=width, room=(16, 8), **how)
+        alone = kernels_in_training(*task, width=width, **how)
+        assert roomy.dtype == dtype
+        np.testing.assert_allclose(roomy, alone, atol=tolerance, rtol=tolerance)
+
+
+def test_a_room_serves_all_its_widths_and_points_with_one_program():
+    x, y = saddle(key=KEY, count=6)
+    known = set()
+    for width, count in ((7, 6), (1, 6), (4, 2)):
+        kernels_in_training(
+            x[:1], x, x[:count], y[:count], key=KEY, draws=2, width=width, steps=[1], room=(7, 6)
+        )
+        known.add(_kernels_side_by_side._cache_size())
+    assert len(known) == 1
 
 
 def test_more_draws_begin_with_the_same_networks():

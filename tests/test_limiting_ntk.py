@@ -28,9 +28,9 @@ from scipy.special import erf
 from ntk_lib import limiting_ntk
 from ntk_lib.activations import ACTIVATIONS, leaky_relu, quadrature
 from ntk_lib.limiting_ntk import (
-    _mlp_ntk,
     circle_spectrum,
     mlp_ntk,
+    mlp_ntk_of_arrays,
     ntk,
     plot_on_circle,
     random_kernels,
@@ -472,7 +472,9 @@ def test_mlp_ntk_keeps_the_outputs_asked_for(widths, large, outputs, monkeypatch
     k = widths[-1]
 
     # not the compiled function, which would not see the changed constant
-    kernel = functools.partial(_mlp_ntk.__wrapped__, sigma=ACTIVATIONS["relu"], outputs=outputs)
+    kernel = functools.partial(
+        mlp_ntk_of_arrays.__wrapped__, sigma=ACTIVATIONS["relu"], outputs=outputs
+    )
     gain, beta = jnp.asarray(1.7), jnp.asarray(0.3)
     for other in (None, y):
         theta = np.asarray(jax.jit(kernel)(params, x, other, gain, beta))
@@ -525,7 +527,7 @@ def test_mlp_ntk_needs_less_memory_than_one_copy_of_the_weights(with_y, outputs)
     # compiled for width 4096 and 64 points from shapes alone; a Jacobian would be 64 copies
     params = jax.eval_shape(lambda key: init((16, 4096, 4096, outputs), key=key), KEY)
     x, number = jax.ShapeDtypeStruct((64, 16), "float32"), jax.ShapeDtypeStruct((), "float32")
-    lowered = _mlp_ntk.lower(
+    lowered = mlp_ntk_of_arrays.lower(
         params, x, x if with_y else None, number, number, sigma=ACTIVATIONS["relu"]
     )
     memory = lowered.compile().memory_analysis()

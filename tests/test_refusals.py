@@ -702,6 +702,13 @@ TABLE = {
             *shaped("at", r"shape \(points, 2\)", (2,), (3, 1), (0, 2)),
             *shaped("targets", r"shape \(3,\), one a point", (2,), (3, 1), ()),
             *RUNS,
+            ({"room": (8,)}, ValueError, "room needs a number of neurons and one of points"),
+            ({"room": (8, 0)}, ValueError, "room needs"),
+            ({"room": 8}, TypeError, "room needs"),
+            ({"room": (1, 3)}, ValueError, "width needs to be at most 1, got 2"),
+            ({"room": (8, 2)}, ValueError, "x needs to have at most 2 points, got 3"),
+            ({"room": (8, 3), "activation": "cos"}, ValueError, r"activation needs σ\(0\) = 0"),
+            ({"room": (8, 3), "targets": ONES[:2]}, ValueError, r"targets needs shape \(3,\)"),
         ],
     ),
     jacot_2018.component_in_training: (
