@@ -203,7 +203,11 @@ def fill_status(app: Sphinx, doctree, docname: str) -> None:
         build = [row("date", when), row("commit", commit), row("machine", machine)]
         build.append(row("Python", platform.python_version()))
         build += [row(name, importlib.metadata.version(name)) for name in PACKAGES]
-        place.replace_self([table(head, chapter_rows(app, docname)), table(["part", "version"], build)])
+        chapters, versions = (
+            table(head, chapter_rows(app, docname)),
+            table(["part", "version"], build),
+        )
+        place.replace_self([chapters, versions])
 
 
 def setup(app: Sphinx) -> dict:
