@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from docutils import nodes
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "book" / "extension"))
@@ -211,3 +212,19 @@ def test_in_colab_the_cell_installs_the_repository_it_was_opened_from(
     assert pip[1:] == ["-m", "pip", "install", "--quiet", "--constraint", str(limits), folder]
     assert {line.split("==")[0] for line in limits.read_text().splitlines()} >= {"jax", "numpy"}
     assert sys.path[0] == folder
+
+
+def test_room_is_kept_for_what_stands_there_and_not_for_what_is_folded():
+    def words(count: int) -> nodes.paragraph:
+        return nodes.paragraph("", "word " * count)
+
+    short, long = light_page.height(words(10)), light_page.height(words(1000))
+    assert 0 < short < 60 < 1500 < long < 2500
+    folded = nodes.container("", words(1000), classes=["admonition", "dropdown"])
+    assert light_page.height(folded) < 100
+    code = nodes.container("", nodes.literal_block("", "x = 1\n" * 30), classes=["cell_input"])
+    assert light_page.height(nodes.container("", code, classes=["cell"])) > 600
+    hidden = nodes.container("", code, classes=["cell", "tag_hide-input"])
+    assert light_page.height(hidden) < 100
+    picture = nodes.raw("", '<figure><svg viewBox="0 0 400 200"></svg></figure>', format="html")
+    assert 256 < light_page.height(picture) < 600

@@ -8,6 +8,7 @@ they render is trimmed on its way to the file, and the sheets are bundled when a
 import base64
 import io
 import logging
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from posixpath import join, normpath
 from urllib.parse import urlsplit
 
 import tinycss2
+from docutils import nodes
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
@@ -23,6 +25,7 @@ from sphinx.errors import ExtensionError
 BUNDLE = "book-bundle.css"
 ICON_FONT = "vendor/fontawesome/webfonts/fa-solid-900.ttf"
 
+UNIT, TALLEST = 400, 40
 SHEET = re.compile(r'[ \t]*<link[^>]*rel="stylesheet"[^>]*/>\n?')
 SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?')
 PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
@@ -72,6 +75,9 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
     page = page.replace(f'<div class="{TABLE}">', f'<div class="{TABLE}" tabindex="0">')
     # the book's title stands in the sidebar outside all landmarks
     page = page.replace(SIDEBAR, f'{SIDEBAR} role="navigation" aria-label="The book"')
+    # a name that is not what stands there: those who speak to their machine would not be heard
+    page = page.replace(' aria-label="Toggle hidden content"', "")
+    page = re.sub(r'(<button class="btn search-button-field[^>]*) aria-label="Search"', r"\1", page)
     first = VIEWPORT.search(page)
     if first:
         page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
@@ -112,6 +118,52 @@ def describe(app: Sphinx, pagename, templatename, context, doctree) -> None:
 def _is_note(paragraph) -> bool:
     """Whether it is the line in italics above a chapter: minutes and prerequisites."""
     return len(paragraph) == 1 and paragraph[0].tagname == "emphasis"
+
+
+# ---------------------------------------------------------------- room for what is not laid out
+
+
+def height(node: nodes.Node) -> float:
+    """About how tall a part of a page is, in pixels at the width of a desk; a bit more than less.
+
+    A part far from the window is not laid out (book.css), and keeps that much room until it is.
+    """
+    classes = set(node.get("classes", [])) if isinstance(node, nodes.Element) else set()
+    if classes & {"dropdown", "toggle", "sd-dropdown"} or node.tagname == "details":
+        return 70  # folded
+    if isinstance(node, nodes.raw):
+        picture = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', node.astext())
+        return 512 * float(picture[2]) / float(picture[1]) + 180 if picture else 0
+    if isinstance(node, nodes.literal_block):
+        return 20 * (node.astext().count("\n") + 1) + 40
+    if isinstance(node, nodes.math_block):
+        return 60 + 45 * (node.astext().count("\\\\") + 1)
+    if isinstance(node, nodes.paragraph | nodes.title):
+        return 27 * (len(node.astext()) // 80 + 1) + 20
+    if isinstance(node, nodes.row):
+        return max(height(entry) for entry in node.children)
+    if "cell" in classes and classes & {"tag_hide-input", "tag_hide-cell"}:
+        inputs = [n for n in node.children if "cell_input" in n.get("classes", [])]
+        return 60 + sum(height(child) for child in node.children if child not in inputs)
+    if "cell" in classes and classes & {"tag_remove-input", "tag_remove-cell"}:
+        return sum(height(n) for n in node.children if "cell_output" in n.get("classes", []))
+    return sum(height(child) for child in node.children) + 8
+
+
+def keep_room(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Give each part of a chapter a class with its height, in units of 400 pixels."""
+    for section in doctree.findall(nodes.section):
+        if isinstance(section.parent, nodes.section):
+            section["classes"].append(f"tall-{min(math.ceil(height(section) / UNIT), TALLEST)}")
+
+
+def rooms() -> str:
+    """The rules that belong to these classes; on a phone lines are half as long."""
+    size = ".tall-{}{{contain-intrinsic-size:auto {}px}}"
+    units = range(1, TALLEST + 1)
+    desk = "".join(size.format(n, n * UNIT) for n in units)
+    phone = "".join(size.format(n, n * UNIT * 3 // 2) for n in units)
+    return f"{desk}@media(max-width:600px){{{phone}}}"
 
 
 # ---------------------------------------------------------------- the sheets
@@ -239,7 +291,7 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
     scripts = [f for f in static.rglob("*.js") if f.name != "fontawesome.js"]
     words = words_of([*out.glob("*.html"), *scripts])
     css = "".join(read_sheet(static, sheet) for sheet in app.light_page_sheets)
-    css = drop_unread_properties(purge(_rules(css), words), words)
+    css = drop_unread_properties(purge(_rules(css + rooms()), words), words)
     css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
 
     font = TTFont(static / ICON_FONT)
@@ -257,6 +309,7 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
+    app.connect("doctree-resolved", keep_room)
     app.connect("html-page-context", describe)
     app.connect("builder-inited", trim_what_is_rendered)
     app.connect("build-finished", bundle, priority=900)  # the theme writes a sheet there too
