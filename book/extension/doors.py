@@ -124,9 +124,11 @@ def add_doors(app: Sphinx, doctree, docname: str) -> None:
     )
     section = title.parent
     place = section.index(title) + 1
-    first = section[place]
-    if isinstance(first, nodes.paragraph) and first.astext().startswith("About"):
+    if section[place].astext().startswith("About"):
         place += 1
+    else:  # the front page: what it is about comes first
+        parts = [i for i, child in enumerate(section) if isinstance(child, nodes.section)]
+        place = parts[0] if parts else len(section)
     section.insert(place, nodes.raw("", text, format="html"))
 
 
