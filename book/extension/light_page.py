@@ -101,12 +101,12 @@ def trim_what_is_rendered(app: Sphinx) -> None:
 
 def describe(app: Sphinx, pagename, templatename, context, doctree) -> None:
     """Give the page a description: its first sentences, for search engines and link previews."""
-    if doctree is None:
-        text = f"{context.get('title', pagename)}: {app.config.project}"
-    else:
+    text = ""
+    if doctree is not None:
         paragraphs = (node for node in doctree.findall() if node.tagname == "paragraph")
         texts = (" ".join(p.astext().split()) for p in paragraphs if not _is_note(p))
-        text = next((t for t in texts if t), app.config.project)
+        text = next((t for t in texts if t), "")
+    text = text or f"{pagename.capitalize()}: {app.config.html_title}"
     if len(text) > 160:
         text = text[:160].rsplit(" ", 1)[0] + " …"
     text = text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

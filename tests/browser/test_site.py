@@ -246,6 +246,17 @@ def test_search_finds_pages_from_a_file(visit):
     assert (here.left, here.complaints) == ([], [])
 
 
+def test_search_opens_from_any_page_by_keyboard(visit):
+    here = visit(address("kernels.html"))
+    here.page.keyboard.press("Control+k")
+    here.page.keyboard.type("ridge")
+    here.page.keyboard.press("Enter")
+    found = here.page.locator("#search-results li a")
+    expect(found.first).to_be_visible()
+    assert any("kernels.html" in link.get_attribute("href") for link in found.all())
+    assert (here.left, here.complaints) == ([], [])
+
+
 @every_page
 def test_every_picture_has_a_name(desk):
     nameless = desk.page.evaluate(
