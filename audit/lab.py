@@ -157,10 +157,8 @@ RUN = """
 ([start, seconds]) => {
   const complaint = document.querySelector('[data-mime-type$=stderr], [data-mime-type$=error]');
   // the cell for Colab is folded, and shows no number
-  const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
-    .filter((cell) => !cell.querySelector('.jp-Placeholder'));
-  const done = cells.length && cells.every((cell) =>
-    /^\\[\\d+\\]:$/.test(cell.querySelector('.jp-InputPrompt').textContent));
+  const done = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].every((cell) =>
+    /^(\\[\\d+\\]:)?$/.test(cell.querySelector('.jp-InputPrompt').textContent));
   return (complaint || done) && (performance.now() - start) / 1000;
 }
 """

@@ -227,7 +227,7 @@ class Explorer(anywidget.AnyWidget):
                 field = f"<select>{options}</select>"
             else:
                 value = html.escape(control["labels"][position])
-                field = f'<input type="range"><output>{value}</output>{play}'
+                field = f'<input type="range" /><output>{value}</output>{play}'
                 play = ""
             rows.append(f'<div class="ntk-control"><label>{label}</label>{field}</div>')
         hidden = 'style="visibility:hidden" aria-hidden="true"'

@@ -44,7 +44,7 @@ async (sheet) => {
   };
 
   // ---- what only a screen can use; what is folded
-  const useless = ".headerlink, .toctree-wrapper, .sd-summary-state-marker, .katex-mathml";
+  const useless = ".d-print-none, .headerlink, .toctree-wrapper, .sd-summary-state-marker, .katex-mathml";
   all(`script, button, ${useless}`).forEach((node) => node.remove());
   all("details").forEach((node) => (node.open = true));
 
