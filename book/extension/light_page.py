@@ -56,8 +56,7 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
         name = urlsplit(source).path.rsplit("/", 1)[-1]
         if name == "fontawesome.js" or (name in SEARCH and not search):
             return ""
-        kept = f"{before}{after}".replace(" defer", " ").split("=", 1)
-        attributes = " ".join("=".join(kept).split())
+        attributes = " ".join(f"{before} {after}".replace(" defer", "").split())
         return f'<script defer src="{source}"{attributes and " "}{attributes}></script>\n'
 
     page = SCRIPT.sub(script, PRELOAD.sub("", page))

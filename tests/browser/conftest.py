@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import http.server
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from audit.browse import NoChromium, Visit, launched, visiting
+from audit.lighthouse import served
 
 SITE = Path(__file__).parents[2] / "_build" / "html"
 
@@ -50,15 +49,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("www")
     (root / "some" / "sub").mkdir(parents=True)
     (root / "some" / "sub" / "folder").symlink_to(SITE, target_is_directory=True)
-    handler = functools.partial(QuietHandler, directory=root)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}/some/sub/folder"
-        httpd.shutdown()
-        thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_arguments) -> None:
-        """Say nothing: a page that is missing shows in the test."""
+    with served(root) as address:
+        yield f"{address}/some/sub/folder"
