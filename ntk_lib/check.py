@@ -32,7 +32,8 @@ def check(
     Exactly one of the four tolerances is given. ``within`` bounds ``|measured - predicted|``,
     ``relative`` bounds it as a share of ``|predicted|``, ``below`` and ``above`` bound ``measured``
     itself (strictly, and ``predicted`` is not used). ``digits`` are printed of each number: fewer
-    where the last ones differ between processors (results of float32 training, say).
+    where the last ones differ between processors (results of float32 training, say), and of a
+    rounding error none: ``digits=0`` prints the bounds alone.
 
     Raises ``AssertionError`` when the claim does not hold (also when ``measured`` is NaN),
     ``ValueError`` when not exactly one tolerance is given or it is negative or not finite, and
@@ -46,25 +47,28 @@ def check(
     ((kind, bound),) = named.items()
     if kind in ("within", "relative") and bound < 0:
         raise ValueError(f"{kind} needs a number that is 0 or more, got {bound}")
-    digits = as_whole("digits", digits, least=1, most=99)
+    digits = as_whole("digits", digits, least=0, most=99)
     check_known(measured=measured, predicted=predicted)
     for name, value in {"measured": measured, "predicted": predicted}.items():
         if np.ndim(value) or np.asarray(value).dtype.kind not in "iufb":
             raise TypeError(f"{name} needs a real number, got {value!r}")
     measured, predicted = float(measured), float(predicted)
+    form = f".{digits or 4}g"
     if kind == "below":
-        holds, expected = measured < bound, f"below {bound:.{digits}g}"
+        holds, expected = measured < bound, f"below {bound:{form}}"
     elif kind == "above":
-        holds, expected = measured > bound, f"above {bound:.{digits}g}"
+        holds, expected = measured > bound, f"above {bound:{form}}"
     else:
         slack = bound if kind == "within" else bound * abs(predicted)
         holds = abs(measured - predicted) <= slack
-        expected = f"{predicted:.{digits}g} ± {slack:.2g}"
-    shown = f"{measured:.{digits}g}"
+        expected = f"{predicted:{form}} ± {slack:.2g}"
+    shown = f"{measured:{form}}"
     if kind == "below" and abs(measured) < bound / 100:
         # the digits of a rounding error differ between processors
-        shown = f"under {bound / 100:.{digits}g}"
+        shown = f"under {bound / 100:{form}}"
     report = f"{claim}: {shown} (expected {expected})"
+    if holds and not digits:
+        report = f"{claim}: {expected}"
     if not holds:
         raise AssertionError(f"does not hold: {report}")
     print(f"✓ {report}")

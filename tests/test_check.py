@@ -86,6 +86,24 @@ def test_fewer_digits_are_printed_where_they_are_asked_for(arguments, tolerance,
 
 
 @pytest.mark.parametrize(
+    ("measured", "tolerance", "expected"),
+    [
+        (-1e-16, {"above": -1e-12}, "above -1e-12"),
+        (1e-16, {"below": 1e-12}, "below 1e-12"),
+        (1.5e-16, {"within": 1e-12}, "0 ± 1e-12"),
+    ],
+)
+def test_of_a_rounding_error_no_digit_is_printed(measured, tolerance, expected, capsys):
+    check("error", measured, **tolerance, digits=0)
+    assert capsys.readouterr().out == f"✓ error: {expected}\n"
+
+
+def test_a_failure_shows_the_measurement_all_the_same():
+    with pytest.raises(AssertionError, match=r"error: 2e-12 \(expected below 1e-12\)"):
+        check("error", 2e-12, below=1e-12, digits=0)
+
+
+@pytest.mark.parametrize(
     ("measured", "shown"),
     [(0.0101, "0.0101"), (0.0099, "under 0.01"), (-0.0099, "under 0.01"), (-0.5, "-0.5")],
 )

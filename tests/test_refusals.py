@@ -577,7 +577,7 @@ TABLE = {
                 for name in ("measured", "predicted")
                 for value in ("much", np.ones(2), None, 1j)
             ],
-            *[row for row in whole("digits", 1) if "at most" not in row[2]],
+            *[row for row in whole("digits", 0) if "at most" not in row[2]],
             ({"digits": 100}, ValueError, "digits needs to be at most 99, got 100"),
         ],
     ),
