@@ -36,6 +36,8 @@ TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
+# Steps that use all cores one after the other, also under -j.
+.NOTPARALLEL:
 .PHONY: audit data help book pdf test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
@@ -59,13 +61,8 @@ book: $(READY) $(FRESH) $(SEEN) ## build the book, executing what has changed
 	@$(JUPYTER_BOOK)
 	@echo; echo "The book is built. Open it with a double click, no server and no network needed:"; echo "  $(HTML)/index.html"
 
-# The build runs notebooks on little more than one core: the unit tests take the other. They come
-# after nbval, so that neither compiles what it has compiled.
-SIDE_BY_SIDE := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
-
-test: lint nbval ## everything that decides whether a change may land
-	@$(MAKE) --no-print-directory $(SIDE_BY_SIDE) book unit
-	@$(MAKE) --no-print-directory browser
+# The build takes what nbval has run.
+test: lint nbval book unit browser ## everything that decides whether a change may land
 
 lint: $(READY) ## style, and notebooks in their stored form
 	$(BIN)/ruff check .
@@ -76,7 +73,7 @@ unit: $(READY) $(FRESH) ## tests of the library and of the sources
 	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser
 
 nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
-	$(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
+	NOTEBOOK_CACHE=$(CURDIR)/_build/cache/notebooks $(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
 
 browser: $(READY) ## open the built book (make book) in a real browser
 	$(BIN)/python -m pytest $(TOGETHER) tests/browser

@@ -2,19 +2,31 @@
 
 The last digit of a printed number may differ by one: processors add in different orders, and a
 number at the edge of two roundings falls to either side. Whole numbers have to be the same.
+
+With NOTEBOOK_CACHE, the folder of a jupyter-cache, a notebook that ran to its end is kept there for
+the build of the book, which then need not run it again.
 """
 
+import copy
+import json
+import os
 import re
+import time
 
 import pytest
-from nbval.plugin import IPyNbCell
+from nbformat import NotebookNode
+from nbval.plugin import IPyNbCell, IPyNbFile
+
+CACHE = os.environ.get("NOTEBOOK_CACHE")
+
+# ---------------------------------------------------------------- what is compared
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 compare_outputs = IPyNbCell.compare_outputs
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
-    if hasattr(collector, "skip_compare"):  # a notebook
+    if isinstance(collector, IPyNbFile):
         collector.skip_compare += ("text/html", "image/svg+xml")
 
 
@@ -54,3 +66,69 @@ def compare(self: IPyNbCell, test: list, reference: list, *rest, **named) -> boo
 
 
 IPyNbCell.compare_outputs = compare
+
+
+# ---------------------------------------------------------------- what is kept
+
+# what nbclient would keep of the explorers by listening to them
+WIDGETS = "import json, ipywidgets; print(json.dumps(ipywidgets.Widget.get_manager_state()))"
+
+
+def executed(notebook: IPyNbFile, cells: list[IPyNbCell]) -> NotebookNode:
+    """The notebook as its kernel has left it."""
+    found = copy.deepcopy(notebook.nb)
+    for cell, item in zip((c for c in found.cells if c.cell_type == "code"), cells, strict=True):
+        cell.outputs = copy.deepcopy(item.test_outputs)
+    found.metadata.widgets = {
+        "application/vnd.jupyter.widget-state+json": json.loads(printed(notebook.kernel, WIDGETS))
+    }
+    return found
+
+
+def printed(kernel, code: str) -> str:
+    """What the code prints in the kernel."""
+    asked, text = kernel.execute_cell_input(code), ""
+    while True:
+        message = kernel.get_message("iopub", timeout=60)
+        content = message["content"]
+        if message["parent_header"].get("msg_id") != asked:
+            continue
+        if message["msg_type"] == "stream":
+            text += content["text"]
+        elif content.get("execution_state") == "idle":
+            return text
+
+
+def keep(notebook: NotebookNode, path: str, seconds: float) -> None:
+    import fcntl
+
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    bundle = CacheBundleIn(notebook, path, data={"execution_seconds": seconds})
+    os.makedirs(CACHE, exist_ok=True)
+    with open(os.path.join(CACHE, "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # notebooks run side by side
+        get_cache(CACHE).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
+def setup(self: IPyNbFile, plain=IPyNbFile.setup) -> None:
+    self.started = time.monotonic()
+    plain(self)
+
+
+def teardown(self: IPyNbFile, plain=IPyNbFile.teardown) -> None:
+    seconds = time.monotonic() - self.started
+    cells = [item for item in self.session.items if item.parent is self]
+    ran = all(item.test_outputs is not None and not failed(item) for item in cells)
+    whole = len(cells) == sum(cell.cell_type == "code" for cell in self.nb.cells)
+    if CACHE and ran and whole and not self.timed_out:
+        keep(executed(self, cells), str(self.path), seconds)
+    plain(self)
+
+
+def failed(cell: IPyNbCell) -> bool:
+    return any(output.output_type == "error" for output in cell.test_outputs)
+
+
+IPyNbFile.setup, IPyNbFile.teardown = setup, teardown

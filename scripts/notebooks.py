@@ -9,6 +9,7 @@ number). Not stored: pictures, HTML, widget state, timings, versions, empty meta
 
 import argparse
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -31,6 +32,19 @@ def normalise(notebook: NotebookNode) -> None:
             cell.pop("attachments", None)
             continue
         cell.outputs = [out for out in map(_text_only, cell.outputs) if out is not None]
+        cell.outputs = [_joined(list(group)) for _, group in groupby(cell.outputs, key=_stream)]
+
+
+def _stream(output: NotebookNode) -> str | int:
+    """The same for prints that follow each other, which arrive in pieces as time has it."""
+    return output.name if output.output_type == "stream" else id(output)
+
+
+def _joined(outputs: list[NotebookNode]) -> NotebookNode:
+    first = outputs[0]
+    if first.output_type == "stream":
+        first.text = "".join(output.text for output in outputs)
+    return first
 
 
 def _text_only(output: NotebookNode) -> NotebookNode | None:
