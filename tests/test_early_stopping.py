@@ -326,8 +326,7 @@ def test_random_networks_are_drawn_one_by_one_and_start_the_training(dtype):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf"])
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(("activation", "depth"), [("relu", 1), ("erf", 2), ("relu", 3)])
 def test_a_room_changes_the_program_and_not_the_networks(activation, depth, dtype):
     x = on_circle(5).astype(dtype)
     targets = np.random.default_rng(RNG_SEED).normal(size=(2, 5)).astype(dtype)

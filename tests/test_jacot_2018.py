@@ -162,8 +162,7 @@ def test_kernels_in_training_are_empirical_kernels_of_trained_networks(dtype):
             np.testing.assert_allclose(kernel, expected, rtol=1e-4 if dtype == "float32" else 1e-9)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf"])
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize(("activation", "depth"), [("relu", 1), ("erf", 2), ("relu", 4)])
 def test_a_room_changes_the_program_and_not_the_kernels(activation, depth, dtype):
     x = on_circle(5).astype(dtype) * 1.3
     task = (x[:1], x, x, np.random.default_rng(RNG_SEED).normal(size=5).astype(dtype))

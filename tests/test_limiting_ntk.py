@@ -352,31 +352,27 @@ def test_a_tiny_angle_lowers_the_kernel_as_it_should(activation, x64):
     assert power == pytest.approx(1 if activation in ("relu", LEAKY) else 2, abs=0.01)
 
 
-@pytest.mark.parametrize(("activation", "depth"), [("relu", 3), (LEAKY, 2), ("erf", 2)], ids=named)
-def test_gradients_are_finite_where_two_points_coincide(activation, depth, dtype):
-    x = jnp.asarray(np.repeat(points(2, 3), 2, axis=0), dtype)
-    options = {"depth": depth, "activation": activation}
-
-    def total(s, t):
-        return ntk(s, **options).sum() + ntk(s, t, **options).sum()
-
-    for gradient in jax.jit(jax.grad(total, argnums=(0, 1)))(x, x):
-        assert np.all(np.isfinite(gradient))
-
-
 @pytest.mark.parametrize("activation", [*KINDS, "cos"], ids=named)
-def test_gradients_are_finite_at_opposite_and_at_zero_points(activation):
-    # ρ = −1 to rounding, and a point without direction beside a bias
-    x = jnp.asarray(
-        [[1.0, 2.0, -0.5], [-1.0, -2.0, 0.5], [-2.0, -4.0, 1.0], [0.0, 0.0, 0.0]], jnp.float32
-    )
+def test_gradients_are_finite_at_equal_opposite_and_zero_points(activation):
+    # ρ = ±1 to rounding, and a point without direction beside a bias
+    x = jnp.asarray([[1.0, 2.0, -0.5]] * 2 + [[-1.0, -2.0, 0.5], [-2.0, -4.0, 1.0], [0.0] * 3])
 
     def total(s, t, beta):
         options = {"depth": 3, "activation": activation, "beta": beta}
         return ntk(s, **options).sum() + ntk(s, -t, **options).sum()
 
     slope = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnames="beta")
-    for gradient in (*slope(x, x, beta=0.3), *slope(x[:3], x[:3], beta=0.0)):
+    for gradient in (*slope(x, x, beta=0.3), *slope(x[:4], x[:4], beta=0.0)):
+        assert np.all(np.isfinite(gradient))
+
+
+def test_gradients_are_finite_where_two_points_coincide_in_float64(x64):
+    x = jnp.asarray(np.repeat(points(2, 3), 2, axis=0))
+
+    def total(s, t):
+        return ntk(s, depth=3).sum() + ntk(s, t, depth=3).sum()
+
+    for gradient in jax.jit(jax.grad(total, argnums=(0, 1)))(x, x):
         assert np.all(np.isfinite(gradient))
 
 

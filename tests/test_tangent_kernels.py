@@ -144,7 +144,7 @@ SIZES = [2**26, 4000, 1]
 
 @every_method
 @every_kind
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("with_y", [False, True])
 def test_every_method_and_block_gives_the_definition(k, with_y, outputs, method, blocks_of, x64):
     f, params, (x, y) = outputs_of(k), toy_params(), batches(with_y)

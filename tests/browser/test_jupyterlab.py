@@ -68,6 +68,22 @@ LIVE = "(f) => [...f.querySelectorAll('.ntk-live input')].map((field) => field.d
 
 
 @in_the_flagship
+def test_theorems_equations_and_folded_answers_stand_as_on_the_page(notebook):
+    text = notebook.page.locator(".jp-Notebook")
+    for title in ("Definition 1", "Theorem 1", "Theorem 2", "Proposition 1", "Exercise 1"):
+        expect(text.locator("aside").get_by_text(title, exact=True).first).to_be_visible()
+    answer = text.locator("details:has(> summary:text-is('Answer'))").first
+    within = answer.locator("p").first
+    expect(within).to_be_hidden()
+    answer.locator("summary").click()
+    expect(within).to_be_visible()
+    shown = "\n".join(text.locator(".jp-MarkdownOutput").all_inner_texts())
+    assert "Exercise 1" in shown
+    raw = r"\{(?:prf:|exercise|solution|dropdown|eq\}|ref\}|term\}|cite)|^[:`]{3,}"
+    assert re.findall(raw, shown, re.M) == []
+
+
+@in_the_flagship
 def test_sliders_obey_the_keyboard_and_jupyterlab_does_not(explorer):
     slider = explorer.locator("input[type=range]").first
     slider.fill("0")
