@@ -48,3 +48,30 @@ for (const node of document.querySelectorAll("pre, .pst-scrollable-table-contain
     onScreen = null;
   });
 }
+
+// A chapter is laid out bit by bit, so after a reload or on the way back the same distance from the
+// top is another place: what is kept is the part that stood at the top of the window.
+{
+  const parts = () => [...document.querySelectorAll("article section > :not(section)")];
+  const key = `place ${location.pathname}`;
+  addEventListener("pagehide", () => {
+    const all = parts();
+    const index = all.findIndex((node) => node.getBoundingClientRect().bottom > 0);
+    if (index >= 0) sessionStorage.setItem(key, JSON.stringify([index, all[index].getBoundingClientRect().top]));
+  });
+  const [visit] = performance.getEntriesByType("navigation");
+  const kept = JSON.parse(sessionStorage.getItem(key));
+  if (kept && ["reload", "back_forward"].includes(visit?.type)) {
+    history.scrollRestoration = "manual";
+    const [index, top] = kept;
+    let left = 30; // frames in which parts near the window may still be laid out
+    const go = () => {
+      const part = parts()[index];
+      if (!part) return;
+      scrollBy({ top: part.getBoundingClientRect().top - top, behavior: "instant" });
+      if (left--) requestAnimationFrame(go);
+    };
+    for (const moved of ["wheel", "touchstart", "keydown", "pointerdown"]) addEventListener(moved, () => (left = 0), { once: true });
+    go();
+  }
+}

@@ -152,7 +152,8 @@ def height(node: nodes.Node) -> float:
 def keep_room(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give each part of a chapter a class with its height, in units of 400 pixels."""
     for section in doctree.findall(nodes.section):
-        if isinstance(section.parent, nodes.section):
+        # outer parts only: where one is left out inside another, links to it land beside it
+        if isinstance(section.parent, nodes.section) and section.parent.parent is doctree:
             section["classes"].append(f"tall-{min(math.ceil(height(section) / UNIT), TALLEST)}")
 
 

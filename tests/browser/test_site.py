@@ -257,6 +257,45 @@ def test_search_opens_from_any_page_by_keyboard(visit):
     assert (here.left, here.complaints) == ([], [])
 
 
+FRAMES = """async (count) => {
+  while (count--) await new Promise(requestAnimationFrame);
+}"""
+
+
+@every_page_with_explorers
+def test_contents_lead_where_they_say(page, visit):
+    here = visit(address(page), viewport={"width": 1280, "height": 800}).page
+    links = here.locator("#pst-page-toc-nav a, .page-toc a").all()
+    missed = {}
+    for target in dict.fromkeys(link.get_attribute("href") for link in links):
+        here.evaluate("(id) => document.querySelector(`a[href='${id}']`).click()", target)
+        here.evaluate(FRAMES, 10)
+        top, end = here.evaluate(
+            """(id) => [document.getElementById(id.slice(1)).getBoundingClientRect().top,
+              scrollY + innerHeight >= document.documentElement.scrollHeight - 2]""",
+            target,
+        )
+        if not (-2 <= top <= 150 or end):
+            missed[target] = top
+    assert links
+    assert missed == {}
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_reload_comes_back_to_what_was_read(visit, width):
+    here = visit(address("lazy.html"), viewport={"width": width, "height": 800}).page
+    where = "document.getElementById('further-reading').getBoundingClientRect().top"
+    here.evaluate("document.getElementById('further-reading').scrollIntoView()")
+    here.evaluate(FRAMES, 10)
+    here.evaluate("scrollBy(0, -200)")
+    here.evaluate(FRAMES, 10)
+    before = here.evaluate(where)
+    here.reload()
+    here.wait_for_function("!document.querySelector('figure[data-explorer]')")
+    here.evaluate(FRAMES, 35)
+    assert abs(here.evaluate(where) - before) < 5
+
+
 @every_page
 def test_every_picture_has_a_name(desk):
     nameless = desk.page.evaluate(
