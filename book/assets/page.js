@@ -49,8 +49,31 @@ for (const node of document.querySelectorAll("pre, .pst-scrollable-table-contain
   });
 }
 
-// A chapter is laid out bit by bit, so after a reload or on the way back the same distance from the
-// top is another place: what is kept is the part that stood at the top of the window.
+// A chapter is laid out bit by bit: while the parts near the window come, what was asked for moves.
+// It is brought back until they stand, or until the reader scrolls.
+let frames = 0;
+for (const moved of ["wheel", "touchstart", "keydown", "pointerdown"]) addEventListener(moved, () => (frames = 0), true);
+const hold = (bring) => {
+  const again = () => {
+    bring();
+    if (frames-- > 0) requestAnimationFrame(again);
+  };
+  frames = 30;
+  again();
+};
+
+// Links into the page, and addresses that name a place in it.
+const holdTarget = () => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target) hold(() => target.scrollIntoView({ behavior: "instant" }));
+};
+addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[href*='#']");
+  if (link && link.pathname === location.pathname && link.hash.length > 1) requestAnimationFrame(holdTarget);
+});
+
+// After a reload and on the way back the same distance from the top is another place: what is kept
+// is the part that stood at the top of the window.
 {
   const parts = () => [...document.querySelectorAll("article section > :not(section)")];
   const key = `place ${location.pathname}`;
@@ -64,14 +87,7 @@ for (const node of document.querySelectorAll("pre, .pst-scrollable-table-contain
   if (kept && ["reload", "back_forward"].includes(visit?.type)) {
     history.scrollRestoration = "manual";
     const [index, top] = kept;
-    let left = 30; // frames in which parts near the window may still be laid out
-    const go = () => {
-      const part = parts()[index];
-      if (!part) return;
-      scrollBy({ top: part.getBoundingClientRect().top - top, behavior: "instant" });
-      if (left--) requestAnimationFrame(go);
-    };
-    for (const moved of ["wheel", "touchstart", "keydown", "pointerdown"]) addEventListener(moved, () => (left = 0), { once: true });
-    go();
-  }
+    const part = parts()[index];
+    if (part) hold(() => scrollBy({ top: part.getBoundingClientRect().top - top, behavior: "instant" }));
+  } else if (location.hash.length > 1) holdTarget();
 }

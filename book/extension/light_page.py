@@ -152,8 +152,7 @@ def height(node: nodes.Node) -> float:
 def keep_room(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give each part of a chapter a class with its height, in units of 400 pixels."""
     for section in doctree.findall(nodes.section):
-        # outer parts only: where one is left out inside another, links to it land beside it
-        if isinstance(section.parent, nodes.section) and section.parent.parent is doctree:
+        if isinstance(section.parent, nodes.section):
             section["classes"].append(f"tall-{min(math.ceil(height(section) / UNIT), TALLEST)}")
 
 

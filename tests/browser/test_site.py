@@ -269,7 +269,7 @@ def test_contents_lead_where_they_say(page, visit):
     missed = {}
     for target in dict.fromkeys(link.get_attribute("href") for link in links):
         here.evaluate("(id) => document.querySelector(`a[href='${id}']`).click()", target)
-        here.evaluate(FRAMES, 10)
+        here.evaluate(FRAMES, 35)
         top, end = here.evaluate(
             """(id) => [document.getElementById(id.slice(1)).getBoundingClientRect().top,
               scrollY + innerHeight >= document.documentElement.scrollHeight - 2]""",
