@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Error, Page, Playwright, Route
 
-__all__ = ["OFFLINE", "NoChromium", "Visit", "chromium", "launched", "visiting"]
+__all__ = ["OFFLINE", "NoChromium", "Visit", "chromium", "launched", "visiting", "wake_explorers"]
 
 NAMES = ["chromium", "chromium-browser", "google-chrome"]
 NO_CHROMIUM = """\
@@ -85,12 +85,15 @@ class Visit:
 def visiting(browser: Browser) -> Iterator[Callable[..., Visit]]:
     """A function that opens a page in a fresh profile and returns when its explorers are alive.
 
-    ``options`` are those of Playwright's ``new_context``: viewport, color_scheme, and so on. What
-    was opened is closed at the end of the block.
+    With ``asleep`` they stay as they are until they come near the window. ``options`` are those of
+    Playwright's ``new_context``: viewport, color_scheme, and so on. What was opened is closed at
+    the end of the block.
     """
     contexts = []
 
-    def opened(url: str, *, scripts: bool = True, clock: bool = False, **options) -> Visit:
+    def opened(
+        url: str, *, scripts: bool = True, clock: bool = False, asleep: bool = False, **options
+    ) -> Visit:
         context = browser.new_context(java_script_enabled=scripts, **options)
         contexts.append(context)
         context.set_default_timeout(10_000)
@@ -100,7 +103,7 @@ def visiting(browser: Browser) -> Iterator[Callable[..., Visit]]:
         if clock:
             here.page.clock.install()
         here.page.goto(url)
-        if scripts:
+        if scripts and not asleep:
             _wait_for_explorers(here)
         return here
 
@@ -109,9 +112,24 @@ def visiting(browser: Browser) -> Iterator[Callable[..., Visit]]:
         context.close()
 
 
+# asked in each frame: what wakes above pushes down what is below
+PASS_BY = """() => {
+    globalThis.placeBefore ??= scrollY;
+    const figure = document.querySelector("figure[data-explorer]");
+    if (figure) figure.scrollIntoView({ behavior: "instant" });
+    else scrollTo({ top: globalThis.placeBefore, behavior: "instant" });
+    return !figure;
+}"""
+
+
+def wake_explorers(page: Page) -> None:
+    """Pass by all explorers, each of which wakes near the window, and come back."""
+    page.wait_for_function(PASS_BY)
+
+
 def _wait_for_explorers(visit: Visit) -> None:
     try:
-        visit.page.wait_for_function("!document.querySelector('figure[data-explorer]')")
+        wake_explorers(visit.page)
     except Error as error:
         dead = visit.page.locator("figure[data-explorer]").count()
         raise AssertionError(

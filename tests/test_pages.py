@@ -105,6 +105,11 @@ def test_what_is_no_page_stays_as_it_is():
     assert light_page.trim("<p>nothing linked</p>", search=False) == ("<p>nothing linked</p>", [])
 
 
+def test_code_keeps_the_marks_that_have_a_colour_of_their_own():
+    code = '<span class="n">a</span><span class="o">=</span><span class="w"> </span>'
+    assert light_page.PLAIN.sub(r"\1", code) == 'a<span class="o">=</span> '
+
+
 # ---------------------------------------------------------------- doors
 
 

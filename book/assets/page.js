@@ -10,18 +10,32 @@ const script = (address) =>
   });
 
 // Each figure that names a file of frames is given the explorers' own code (explore_page.js, made
-// from ntk_lib/explore.js), called as anywidget calls it. One after the other, and after the page
-// has loaded: reading does not wait for them. The file of frames calls ntkFrames with its text.
+// from ntk_lib/explore.js), called as anywidget calls it, when it comes within a screen of the
+// window or is reached by keyboard: a long chapter opens as fast as its first screen. The files are
+// asked for before, one after the other and after the page has loaded, so that what is open lives
+// on without a network. The file of frames calls ntkFrames with its text.
+const asleep = new Map();
+const wake = (figure) => {
+  near.unobserve(figure);
+  const state = JSON.parse(asleep.get(figure));
+  const el = document.createElement("div");
+  ntkExplorer.render({ model: { get: (name) => state[name] ?? [] }, el });
+  const focused = figure === document.activeElement;
+  figure.replaceWith(el);
+  if (focused) el.querySelector("input, select")?.focus();
+};
+const near = new IntersectionObserver(
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => wake(target)),
+  { rootMargin: "100%" },
+);
 addEventListener("load", async () => {
   const figures = document.querySelectorAll("figure[data-explorer]");
   if (figures.length) await script(`${document.documentElement.dataset.content_root}_static/explore_page.js`);
   for (const figure of figures) {
-    let state;
-    globalThis.ntkFrames = (text) => (state = JSON.parse(text));
+    globalThis.ntkFrames = (text) => asleep.set(figure, text);
     await script(figure.dataset.explorer);
-    const el = document.createElement("div");
-    ntkExplorer.render({ model: { get: (name) => state[name] ?? [] }, el });
-    figure.replaceWith(el);
+    figure.tabIndex = 0;
+    near.observe(figure);
   }
 });
 

@@ -52,7 +52,26 @@ def share_out_widget_state(app, pagename, templatename, context, doctree) -> Non
         address = context["pathto"](f"_static/explorers/{pagename}/{name}", resource=True)
         return f'data-explorer="{address}"'
 
-    context["body"] = re.sub(r'data-explorer="(\w+)"', own_file, context["body"])
+    body = re.sub(r'data-explorer="(\w+)"', own_file, context["body"])
+    sleeping = re.compile(r'<div class="ntk-controls" .*?</figure>', re.S)
+    context["body"] = sleeping.sub(without_fields, body)
+
+
+def without_fields(controls: re.Match) -> str:
+    """The same room without form fields, until the explorer wakes.
+
+    Chromium looks through the fields of a page for what it could fill in, and lays out all that
+    they stand in: on a phone half a second for a long chapter.
+    """
+
+    def menu(select: re.Match) -> str:
+        longest = max(re.findall(r"<option>(.*?)</option>", select[0]), key=len)
+        return f'<span class="ntk-room ntk-menu">{longest}</span>'
+
+    room = re.sub(r"<select>.*?</select>", menu, controls[0])
+    room = room.replace('<input type="range" />', '<span class="ntk-room ntk-slider"></span>')
+    button = re.compile(r'<button class="ntk-play">(.*?)</button>')
+    return button.sub(r'<span class="ntk-room ntk-play">\1</span>', room)
 
 
 def write_explorer_code(app: Sphinx) -> None:

@@ -17,6 +17,7 @@ from fontTools.ttLib import TTFont
 from playwright.sync_api import Locator, expect
 
 from audit.axe import SCROLLERS, all_findings, findings, settle, unfold
+from audit.browse import wake_explorers
 
 REPO = Path(__file__).parents[2]
 SITE = REPO / "_build" / "html"
@@ -112,6 +113,16 @@ def test_no_style_sheet_loads_from_another_site():
         if (loads := REMOTE_CSS.findall(path.read_text(encoding="utf-8")))
     }
     assert found == {}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_code_without_marks_has_the_colour_of_text(theme):
+    """Names, punctuation and spaces have lost their marks: PLAIN in light_page.py."""
+    sheet = (SITE / "_static" / "pygments.css").read_text(encoding="utf-8")
+    highlight = rf'^html\[data-theme="{theme}"\] \.highlight '
+    (text,) = re.findall(highlight + r"\{.* color: (#\w+)", sheet, re.M)
+    marked = dict(re.findall(highlight + r"\.([npw]) \{ color: (#\w+)", sheet, re.M))
+    assert marked == dict.fromkeys("npw", text)
 
 
 @pytest.mark.parametrize("page", FILES)
@@ -291,7 +302,6 @@ def test_a_reload_comes_back_to_what_was_read(visit, width):
     here.evaluate(FRAMES, 10)
     before = here.evaluate(where)
     here.reload()
-    here.wait_for_function("!document.querySelector('figure[data-explorer]')")
     here.evaluate(FRAMES, 35)
     assert abs(here.evaluate(where) - before) < 5
 
@@ -464,8 +474,49 @@ def test_nothing_moves_when_explorers_come_alive(page, visit, width):
     kept = f"addEventListener('DOMContentLoaded', () => (globalThis.kept = {HEIGHTS}))"
     here.add_init_script(kept)
     here.reload()
-    here.wait_for_function("!document.querySelector('figure[data-explorer]')")
+    wake_explorers(here)
     assert here.evaluate("kept") == here.evaluate(HEIGHTS)
+
+
+LOADED = "document.querySelectorAll('figure[data-explorer]:not([tabindex])').length === 0"
+
+
+def sleepers(here) -> Locator:
+    """The explorers that sleep on a phone, below the first screens; their frames have come."""
+    here.page.wait_for_function(LOADED)
+    asleep = here.page.locator("figure[data-explorer]")
+    assert asleep.count() > 3
+    return asleep
+
+
+ON_A_PHONE = {"asleep": True, "viewport": {"width": 390, "height": 844}}
+
+
+def test_an_explorer_wakes_when_the_window_comes_near(visit):
+    here = visit(address("kernels.html"), **ON_A_PHONE)
+    asleep = sleepers(here)
+    before = asleep.count()
+    last = asleep.last.element_handle()
+    above = last.evaluate("(figure) => scrollY + figure.getBoundingClientRect().top")
+    here.page.evaluate("(top) => scrollTo({ top, behavior: 'instant' })", above - 2 * 844 - 100)
+    here.page.evaluate(FRAMES, 10)
+    assert last.evaluate("(figure) => figure.isConnected")
+    last.evaluate("(figure) => figure.scrollIntoView({ behavior: 'instant', block: 'end' })")
+    here.page.wait_for_function("(figure) => !figure.isConnected", arg=last)
+    assert 0 < asleep.count() < before
+    assert here.complaints == []
+
+
+def test_an_explorer_reached_by_keyboard_wakes_at_its_first_control(visit):
+    here = visit(address("kernels.html"), **ON_A_PHONE)
+    last = sleepers(here).last.element_handle()
+    last.focus()
+    here.page.wait_for_function("(figure) => !figure.isConnected", arg=last)
+    control = here.page.locator(":focus")
+    assert control.evaluate(
+        "(node) => node === node.closest('figure').querySelector('input, select')"
+    )
+    expect(here.page.locator(LIVE).last.locator("input, select").first).to_be_focused()
 
 
 @pytest.fixture(scope="module")
