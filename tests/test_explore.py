@@ -3,6 +3,7 @@
 The JavaScript that shows them is tested in a browser.
 """
 
+import gc
 import itertools
 import json
 import re
@@ -532,6 +533,28 @@ def explorer_of(function, **options):
         return sent.pop()
 
     return ask
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_an_answer_and_not_before(collects):
+    seen = []
+
+    def fragile(height):
+        seen.append(gc.isenabled())
+        if height == 13:
+            raise ArithmeticError("unlucky")
+        return plain(height), "a line"
+
+    ask = explorer_of(fragile, height=[3], live={"height": (1, 20)})
+    seen.clear()
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        assert "svg" in ask(height=12)
+        assert "error" in ask(height=13)
+        assert (seen, gc.isenabled()) == ([False, False], collects)
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_an_error_inside_the_function_is_the_reply_and_leaves_no_figure_open():
