@@ -75,8 +75,9 @@ unit: $(READY) $(FRESH) ## tests of the library and of the sources
 nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
 	NOTEBOOK_CACHE=$(CURDIR)/_build/cache/notebooks $(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
 
+# Its tests are long and in few files: who is done takes over from the others.
 browser: $(READY) ## open the built book (make book) in a real browser
-	$(BIN)/python -m pytest $(TOGETHER) tests/browser
+	$(BIN)/python -m pytest $(TOGETHER) --dist worksteal tests/browser
 
 test-latest: ## make test with the newest versions of everything; says what broke (STEPS="lint book" runs some)
 	$(PYTHON) -m venv --clear .venv-latest

@@ -562,6 +562,19 @@ def test_axe_finds_nothing(page, scheme, visit):
     assert not found, "\n".join(found)
 
 
+FORMULAS = """() => [...document.querySelectorAll('.katex-display .katex-html')].map((formula) => ({
+  text: formula.textContent,
+  scrolls: formula.scrollWidth > formula.clientWidth,
+  fades: getComputedStyle(formula).maskImage !== 'none',
+}))"""
+
+
+@every_page
+def test_a_formula_that_goes_on_fades_at_its_edge_and_no_other(phone):
+    found = phone.evaluate(FORMULAS)
+    assert [formula for formula in found if formula["scrolls"] != formula["fades"]] == []
+
+
 @every_page
 def test_what_scrolls_in_a_narrow_window_is_reached_by_keyboard(phone):
     found = findings(phone, runOnly=SCROLLERS)
