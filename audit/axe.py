@@ -48,7 +48,8 @@ def unfold(page: Page) -> None:
         """() => {
           document.querySelectorAll('details').forEach((node) => (node.open = true));
           document.querySelectorAll('.toggle-hidden .toggle-button').forEach((b) => b.click());
-          document.getAnimations().forEach((animation) => animation.finish());
+          const timed = document.getAnimations().filter((a) => a.timeline === document.timeline);
+          timed.forEach((animation) => animation.finish());
         }"""
     )
     settle(page)  # by now it has looked again, if it was told to
