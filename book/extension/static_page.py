@@ -91,10 +91,15 @@ def write_explorer_code(app: Sphinx) -> None:
     (static / "explore_page.js").write_text(f"(() => {{\n{script}}})();\n", encoding="utf-8")
 
 
-def mend_lists_of_references(app, pagename, templatename, context, doctree) -> None:
-    """Docutils marks citations as a list, and its entries as something else: readers count none."""
+def mend_markup(app, pagename, templatename, context, doctree) -> None:
+    """Mend what docutils and two extensions write and HTML does not allow.
+
+    Docutils marks citations as a list, and its entries as something else: readers count none.
+    Theorems and exercises all give their text one and the same id.
+    """
     if "body" in context:
-        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = re.sub(r' id="(?:proof|exercise|solution)-content"', "", body)
 
 
 def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -147,6 +152,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", keep_punctuation)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", share_out_widget_state, priority=900)
-    app.connect("html-page-context", mend_lists_of_references)
+    app.connect("html-page-context", mend_markup)
     app.connect("builder-inited", write_explorer_code)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

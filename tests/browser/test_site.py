@@ -6,6 +6,7 @@ import gzip
 import importlib.metadata
 import io
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -142,6 +143,12 @@ def test_internal_links_and_anchors_resolve(page):
             if unquote(parts.fragment) not in known:
                 broken.append(f"{link}: no such anchor")
     assert broken == []
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_an_id_names_one_element(page):
+    ids = Counter(attributes["id"] for _, attributes in source(page).tags if "id" in attributes)
+    assert [name for name, times in ids.items() if times > 1] == []
 
 
 def test_code_of_the_explorers_is_at_most_20_kilobytes():
