@@ -351,7 +351,7 @@ A ReLU network 784-512-512-$k$ on {results["empirical"][0]["n"]} points, its ker
 
 ## Growth
 
-Seconds against one size, the others fixed as above (depth 4, 2000 points, 200 for a network's kernel), and the exponent $p$ of a fit by $x^p$ with its 95 % interval. The pairs of points make the 2 of the first rows; an interpolant costs the same at every depth, a recursion one layer more for each. Against the width small networks cost mostly what does not depend on it, so the exponent stays below the 2 of a matrix product of fixed height.
+Time against one size, the others fixed as above (depth 4, 2000 points, 200 for a network's kernel), and the exponent $p$ of a fit by $x^p$ with its 95 % interval. Many points cost as much as their pairs, so that $p$ would be 2; here what every call costs, however small, still holds it down. An interpolant costs the same at every depth. A recursion adds a layer for each, which would make $p = 1$: less where the rest of the work weighs more than a layer, and more where a layer costs more the more of them there are. Against the width small networks cost mostly what does not depend on it, so the exponent stays below the 2 of a matrix product of fixed height.
 
 {_scaling_table(results["scaling"])}
 

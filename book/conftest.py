@@ -109,7 +109,9 @@ def keep(notebook: NotebookNode, path: str, seconds: float) -> None:
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(CACHE, "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # notebooks run side by side
-        get_cache(CACHE).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        cache = get_cache(CACHE)
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        cache.db.dispose()
 
 
 def setup(self: IPyNbFile, plain=IPyNbFile.setup) -> None:

@@ -40,6 +40,7 @@ __all__ = ["Explorer", "explore"]
 
 HERE = Path(__file__).parent
 STYLE = str(HERE / "book.mplstyle")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 # ---------------------------------------------------------------- drawing
@@ -105,6 +106,17 @@ def svg(fig: Figure, *, name: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text).strip()
 
 
+def powers(text: str) -> str:
+    """The text with powers of ten as one writes them: 1e-06 is 10⁻⁶, 2.4e-18 is 2.4·10⁻¹⁸."""
+
+    def power(match: re.Match) -> str:
+        mantissa, exponent = match.groups()
+        raised = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
+        return raised if mantissa == "1" else f"{mantissa}·{raised}"
+
+    return re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b", power, text)
+
+
 def _chunks(text: str) -> list[str]:
     """Split an SVG before each element, so that frames can share what is the same in both."""
     return re.split(r"(?=<(?:g|path|use|text|defs|clipPath|image)\b)", text)
@@ -137,7 +149,7 @@ def _frame(function: Callable, arguments: Mapping[str, Any]) -> Frame:
         text = inspect.getdoc(function)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{name} needs a text that says what is to be seen, for {arguments}")
-    return Frame(svg(fig, name=name), " ".join(text.split()))
+    return Frame(svg(fig, name=name), powers(" ".join(text.split())))
 
 
 # ---------------------------------------------------------------- the widget
@@ -273,7 +285,7 @@ def _control(name: str, values: Sequence[Any]) -> dict[str, Any]:
         "name": name,
         "label": name.replace("_", " "),
         "values": values,
-        "labels": [f"{v:g}" if isinstance(v, float) else str(v) for v in values],
+        "labels": [powers(f"{v:g}") if isinstance(v, float) else str(v) for v in values],
         "kind": "slider" if numeric and len(values) > 1 else "choice",
     }
 

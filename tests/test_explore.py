@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ntk_lib import explore as module
-from ntk_lib.explore import HERE, STYLE, Explorer, explore, svg
+from ntk_lib.explore import HERE, STYLE, Explorer, explore, powers, svg
 
 mpl.use("agg")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -112,6 +112,29 @@ def test_a_frame_that_does_not_change_costs_nothing(waves):
 
 def test_the_text_is_the_docstring_unless_the_function_gives_one():
     assert explore(height=[1, 2])(plain).explorer.texts == ["One line of the docstring."] * 2
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        ("Ridge 1e-06: 2", "Ridge 10⁻⁶: 2"),
+        ("from 2.4e-18 to -3e+05.", "from 2.4·10⁻¹⁸ to -3·10⁵."),
+        ("1e+10", "10¹⁰"),
+        ("21e-01", "21·10⁻¹"),
+        ("be4, 0x1e+3, 1.5", "be4, 0x1e+3, 1.5"),
+    ],
+)
+def test_texts_write_powers_of_ten_as_one_writes_them(number, written):
+    assert powers(number) == written
+
+
+def test_texts_and_labels_of_an_explorer_write_powers_of_ten():
+    @explore(size=[1e-6, 1.0])
+    def picture(size):
+        return plt.figure(), f"Size {size:g}."
+
+    assert picture.explorer.texts == ["Size 10⁻⁶.", "Size 1."]
+    assert picture.explorer.controls[0]["labels"] == ["10⁻⁶", "1"]
 
 
 def test_the_decorated_function_is_unchanged_and_callable(waves):
@@ -408,7 +431,7 @@ def test_controls_are_described_for_the_front_end(waves):
 @pytest.mark.parametrize(
     ("values", "kind", "labels"),
     [
-        ([0.001, 0.5, 1e6], "slider", ["0.001", "0.5", "1e+06"]),
+        ([0.001, 0.5, 1e6], "slider", ["0.001", "0.5", "10⁶"]),
         ([1, 2.5], "slider", ["1", "2.5"]),
         ([3], "choice", ["3"]),
         ([True, False], "choice", ["True", "False"]),

