@@ -42,6 +42,19 @@ addEventListener("load", async () => {
 // A page opened from a file may not fetch the pages that a search found, to quote them.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
+// A search says of every term it finds only "Glossary": it is given its name, as headings are.
+{
+  const named = ({ addedNodes }) => {
+    for (const link of [...addedNodes].flatMap((node) => [...(node.querySelectorAll?.("a[href*='#term-']") ?? [])])) {
+      const is = ([, places]) => places.some(([, id]) => `#${id}` === decodeURIComponent(link.hash));
+      const term = Object.entries(Search._index.indexentries).find(is);
+      if (term) link.textContent += ` > ${term[0]}`;
+    }
+  };
+  const results = document.getElementById("search-results");
+  if (results) new MutationObserver((changes) => changes.forEach(named)).observe(results, { childList: true, subtree: true });
+}
+
 // Code and tables that are wider than the page scroll by keyboard, the others are no stop on the
 // way. Each is measured when it is laid out: near the window, unfolded, or resized.
 const measure = new ResizeObserver((entries) => {
@@ -85,6 +98,24 @@ addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href*='#']");
   if (link && link.pathname === location.pathname && link.hash.length > 1) requestAnimationFrame(holdTarget);
 });
+
+// The theme marks an entry of "Contents" when its heading is seen near the top of the window. Where
+// scrolling comes to rest the section that is read is marked, though its heading was jumped over.
+{
+  const links = [...document.querySelectorAll("#pst-page-toc-nav a")];
+  const top = (link) => document.getElementById(decodeURIComponent(link.hash.slice(1))).getBoundingClientRect().top;
+  addEventListener("scrollend", () => {
+    const ended = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
+    const named = links.find((link) => link.hash === location.hash && top(link) > 0 && top(link) < innerHeight);
+    const read = ended ? (named ?? links.at(-1)) : links.findLast((link) => top(link) < 0.3 * innerHeight);
+    for (const link of links) {
+      link.classList.toggle("active", link === read);
+      link.ariaCurrent = link === read ? "true" : null;
+      const entry = link.closest(".toc-entry");
+      entry.classList.toggle("active", entry.contains(read ?? null));
+    }
+  });
+}
 
 // After a reload and on the way back the same distance from the top is another place: what is kept
 // is the part that stood at the top of the window.

@@ -271,6 +271,12 @@ def test_search_finds_pages_from_a_file(visit):
     assert (here.left, here.complaints) == ([], [])
 
 
+def test_search_names_the_terms_it_finds(visit):
+    here = visit(address("search.html") + "?q=bandwidth").page
+    found = here.locator("#search-results li a[href='glossary.html#term-bandwidth']")
+    expect(found).to_have_text("Glossary > bandwidth")
+
+
 def test_search_opens_from_any_page_by_keyboard(visit):
     here = visit(address("kernels.html"))
     here.page.keyboard.press("Control+k")
@@ -304,6 +310,29 @@ def test_contents_lead_where_they_say(page, visit):
             missed[target] = top
     assert links
     assert missed == {}
+
+
+MARKED = """() => {
+  const links = [...document.querySelectorAll('#pst-page-toc-nav a')];
+  const top = (link) =>
+    document.getElementById(decodeURIComponent(link.hash.slice(1))).getBoundingClientRect().top;
+  const above = links.filter((link) => top(link) < 240);
+  const end = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
+  const read = end ? links.at(-1) : above.at(-1);
+  const marked = links.filter((link) => link.matches('.active[aria-current=true]'));
+  return marked.length === (read ? 1 : 0) && marked[0] === read;
+}"""
+
+
+@pytest.mark.parametrize("page", ["kernels.html", "limiting_ntk.html", "wide_networks.html"])
+def test_contents_mark_what_is_read_where_scrolling_ends(page, visit):
+    here = visit(address(page), viewport={"width": 1280, "height": 800}).page
+    for _ in range(15):
+        here.keyboard.press("PageDown")
+        here.evaluate(FRAMES, 20)
+        here.wait_for_function(MARKED, timeout=5000)
+    here.keyboard.press("End")
+    here.wait_for_function(MARKED, timeout=5000)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
