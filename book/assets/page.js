@@ -94,8 +94,9 @@ const hold = (bring) => {
 };
 
 // Links into the page, and addresses that name a place in it.
+const placeOf = ({ hash }) => document.getElementById(decodeURIComponent(hash.slice(1)));
 const holdTarget = () => {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = placeOf(location);
   if (target) hold(() => target.scrollIntoView({ behavior: "instant" }));
 };
 addEventListener("click", (event) => {
@@ -107,7 +108,7 @@ addEventListener("click", (event) => {
 // scrolling comes to rest the section that is read is marked, though its heading was jumped over.
 {
   const links = [...document.querySelectorAll("#pst-page-toc-nav a")];
-  const top = (link) => document.getElementById(decodeURIComponent(link.hash.slice(1))).getBoundingClientRect().top;
+  const top = (link) => placeOf(link).getBoundingClientRect().top;
   addEventListener("scrollend", () => {
     const ended = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
     const named = links.find((link) => link.hash === location.hash && top(link) > 0 && top(link) < innerHeight);
