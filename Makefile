@@ -9,8 +9,8 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 
 # What executed notebooks depend on besides their own code. When it changes, all that was kept from
 # earlier executions goes: the name of the file $(FRESH) is this key.
-KEY   := $(shell { echo $(VENV); cat $(sort $(wildcard ntk_lib/*.* book/data/*)) requirements.txt pyproject.toml; } | git hash-object --stdin)
-LOOK  := $(shell cat _config.yml $(sort $(wildcard book/assets/*.* book/extension/*.py)) | git hash-object --stdin)
+KEY   := $(shell { echo $(VENV); cat $(sort $(shell find ntk_lib -name "*.py" -o -name "*.mplstyle") $(wildcard book/data/*)) requirements.txt pyproject.toml; } | git hash-object --stdin)
+LOOK  := $(shell cat _config.yml $(sort $(wildcard book/assets/*.* book/extension/*.py ntk_lib/page/*.js ntk_lib/page/*.css)) | git hash-object --stdin)
 FRESH := _build/cache/key-$(KEY)
 PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
 READY := $(VENV)/pins-$(PINS)

@@ -18,7 +18,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 from audit import axe, lab, lighthouse
-from audit.browse import OFFLINE, NoChromium, chromium, launched, visiting
+from scripts.browse import OFFLINE, NoChromium, chromium, launched, visiting
 from scripts.pdf import SITE, chapters
 
 ANSWER = 0.5  # seconds for a value that was never asked before, once warm

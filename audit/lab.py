@@ -22,7 +22,7 @@ from typing import NamedTuple
 import nbformat
 from playwright.sync_api import Locator, Page, expect
 
-from audit.browse import Visit
+from scripts.browse import Visit
 
 __all__ = [
     "Answer",

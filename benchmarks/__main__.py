@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import page
 from benchmarks.page import median
-from ntk_lib.check import slope
+from ntk_lib.page.check import slope
 
 REPO = Path(__file__).parents[1]
 PEERS = REPO / ".venv-peers" / "bin" / "python"

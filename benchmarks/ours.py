@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.worker import network, points, serve
-from ntk_lib.activations import as_activation, leaky_relu
+from ntk_lib.engine.activations import as_activation, leaky_relu
+from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
-from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import Layer, apply
 
 __all__ = ["empirical", "limit"]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ntk_lib.check import slope
+from ntk_lib.page.check import slope
 
 __all__ = [
     "CLAIMS",

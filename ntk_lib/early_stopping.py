@@ -35,8 +35,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ntk_lib.activations import Activation, as_activation
-from ntk_lib.arguments import (
+from ntk_lib.engine.activations import Activation, as_activation
+from ntk_lib.engine.arguments import (
     as_array,
     as_float_dtype,
     as_inputs,

@@ -13,15 +13,13 @@ on N points, for the least squares C = ‖u‖²/(2N):
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import diffrax
-import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from ntk_lib.arguments import (
+from ntk_lib.engine.arguments import (
     as_array,
     as_counts,
     as_params,
@@ -31,6 +29,7 @@ from ntk_lib.arguments import (
     check_fits,
     output_of,
 )
+from ntk_lib.engine.extras import needed
 
 __all__ = [
     "Training",
@@ -142,7 +141,11 @@ def gradient_flow(
     Raises what ``gradient_descent`` raises, ``ValueError`` for bad ``times`` or ``tolerance``, and
     ``RuntimeError`` when the solver does not arrive: after ``max_steps`` steps (a stiff flow needs
     about λ_max·time/3 of them), or because the flow leaves every bound or the cost becomes NaN.
+    ``ModuleNotFoundError`` where ``diffrax`` is not installed.
     """
+    diffrax, equinox = (
+        needed(name, by="gradient_flow", extra="training") for name in ("diffrax", "equinox")
+    )
     params = _as_cost(cost, params)
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
     if len(dtypes) > 1:
@@ -165,7 +168,7 @@ def gradient_flow(
         return jax.tree.map(jnp.negative, jax.grad(cost)(p))
 
     @jax.jit  # compiled as one program: several times faster than operation by operation
-    def solve(p: PyTree, ts: Array) -> tuple[PyTree, diffrax.RESULTS]:
+    def solve(p: PyTree, ts: Array) -> tuple[PyTree, Any]:
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
             diffrax.Tsit5(),

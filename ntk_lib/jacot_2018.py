@@ -30,8 +30,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm import tqdm
 
-from ntk_lib.activations import Activation, as_activation
-from ntk_lib.arguments import (
+from ntk_lib.early_stopping import starts_in_a_room
+from ntk_lib.engine.activations import Activation, as_activation
+from ntk_lib.engine.arguments import (
     as_array,
     as_counts,
     as_inputs,
@@ -45,7 +46,6 @@ from ntk_lib.arguments import (
     as_whole,
     check_numbers,
 )
-from ntk_lib.early_stopping import starts_in_a_room
 from ntk_lib.gradient_flow import gradient_descent
 from ntk_lib.kernels import principal_components
 from ntk_lib.lazy import descend, training_arguments

@@ -25,8 +25,8 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from ntk_lib.activations import Activation, as_activation
-from ntk_lib.arguments import (
+from ntk_lib.engine.activations import Activation, as_activation
+from ntk_lib.engine.arguments import (
     as_array,
     as_inputs,
     as_nonnegative,

@@ -25,17 +25,17 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ntk_lib.activations import Activation, Moments, as_activation
-from ntk_lib.arguments import (
+from ntk_lib.engine.activations import Activation, Moments, as_activation
+from ntk_lib.engine.arguments import (
     as_array,
     as_choice,
     as_inputs,
@@ -48,8 +48,9 @@ from ntk_lib.arguments import (
     check_numbers,
     check_params,
 )
-from ntk_lib.evaluation import evaluate
-from ntk_lib.tangent_kernels import OUTPUTS, upper_mirrored
+from ntk_lib.engine.evaluation import evaluate
+from ntk_lib.engine.extras import needed
+from ntk_lib.engine.tangent_kernels import OUTPUTS, upper_mirrored
 from ntk_lib.wide_networks import (
     Layer,
     batch_of,
@@ -58,6 +59,9 @@ from ntk_lib.wide_networks import (
     next_moments,
     preactivations,
 )
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 __all__ = [
     "circle_spectrum",
@@ -320,14 +324,15 @@ def plot_on_circle(
     *,
     top: float,
     title: str,
-) -> plt.Figure:
+) -> "matplotlib.figure.Figure":
     """Kernels of random networks (thin) and their limit (thick) against the angle on the circle.
 
     The vertical axis runs from a little below 0 to ``top``, the same for all frames of a figure.
 
     Raises ``TypeError`` for what is no array of numbers, ``ValueError`` for shapes that do not fit
-    and a ``top`` that is not positive.
+    and a ``top`` that is not positive, ``ModuleNotFoundError`` where matplotlib is not installed.
     """
+    plt = needed("matplotlib.pyplot", by="plot_on_circle", extra="figures")
     check_known(angles=angles, kernels=kernels, limit=limit)
     angles, kernels, limit = (
         as_numeric(name, value)

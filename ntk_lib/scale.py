@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.sparse.linalg import LinearOperator, cg
 from tqdm import tqdm
 
-from ntk_lib.arguments import (
+from ntk_lib.engine.arguments import (
     as_array,
     as_inputs,
     as_key,

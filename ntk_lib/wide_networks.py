@@ -34,8 +34,8 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ntk_lib.activations import Activation, Moments, as_activation
-from ntk_lib.arguments import (
+from ntk_lib.engine.activations import Activation, Moments, as_activation
+from ntk_lib.engine.arguments import (
     as_array,
     as_counts,
     as_float_dtype,
@@ -48,7 +48,7 @@ from ntk_lib.arguments import (
     check_numbers,
     check_params,
 )
-from ntk_lib.evaluation import evaluate
+from ntk_lib.engine.evaluation import evaluate
 
 __all__ = [
     "Layer",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from audit.browse import NoChromium, launched
+from scripts.browse import NoChromium, launched
 
 __all__ = [
     "PDF",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import erf
 
-from ntk_lib.activations import ACTIVATIONS, leaky_relu
+from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu
 from ntk_lib.wide_networks import init
 
 KEY = jax.random.key(0)

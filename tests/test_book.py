@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import importlib
 import importlib.util
 import re
@@ -19,15 +20,11 @@ from IPython.core.inputtransformer2 import TransformerManager
 REPO = Path(__file__).parents[1]
 BOOK = REPO / "book"
 
-# The modules in the order of the book, chapters still to come included: a module imports earlier
-# ones. What several chapters share and is too long for one of them has a module of its own.
-ORDER = [
+# The plan of the library. A chapter's module imports earlier chapters (those to come included) and
+# the engine; the engine imports no chapter; the page wing serves notebooks and the build alone.
+CHAPTER_ORDER = [
     "kernels",
-    "tangent_kernels",
     "gradient_flow",
-    "activations",
-    "evaluation",
-    "any_size",
     "wide_networks",
     "lazy",
     "limiting_ntk",
@@ -40,7 +37,25 @@ ORDER = [
     "beyond",
     "scale",
 ]
-SERVANTS = ["arguments", "check", "explore"]  # they serve every chapter and know none
+ENGINE = [
+    "arguments",
+    "extras",
+    "angles",
+    "activations",
+    "evaluation",
+    "tangent_kernels",
+    "any_size",
+]
+PAGE = ["check", "explore"]
+ORDER = [*(f"engine.{name}" for name in ENGINE), *CHAPTER_ORDER]
+# What the project's other folders of code may import; tests may import all of them.
+FOLDERS = {
+    "ntk_lib": set(),
+    "book": {"ntk_lib"},
+    "scripts": {"ntk_lib"},
+    "audit": {"scripts"},
+    "benchmarks": {"ntk_lib"},
+}
 
 TOC = yaml.safe_load((REPO / "_toc.yml").read_text(encoding="utf-8"))
 
@@ -60,7 +75,12 @@ def listed(*, chapters_only: bool = False) -> list[str]:
 
 
 CHAPTERS = [name for name in listed(chapters_only=True) if (BOOK / f"{name}.ipynb").exists()]
-MODULES = sorted(path.stem for path in (REPO / "ntk_lib").glob("*.py") if path.stem != "__init__")
+LIBRARY = REPO / "ntk_lib"
+MODULES = sorted(
+    ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+    for path in LIBRARY.rglob("*.py")
+    if path.stem != "__init__"
+)
 PAGES = [path for path in BOOK.iterdir() if path.suffix in {".ipynb", ".md"}]
 NOTEBOOKS = sorted(path.name for path in PAGES if path.suffix == ".ipynb")
 
@@ -110,7 +130,7 @@ def test_the_table_of_contents_lists_every_page_once_and_no_other():
 
 def test_chapters_stand_in_the_order_of_the_book():
     assert CHAPTERS
-    assert [name for name in ORDER if name in CHAPTERS] == CHAPTERS
+    assert [name for name in CHAPTER_ORDER if name in CHAPTERS] == CHAPTERS
 
 
 # ---------------------------------------------------------------- chapters
@@ -258,30 +278,69 @@ def test_a_chapter_links_a_term_at_most_once(chapter):
 # ---------------------------------------------------------------- modules
 
 
-def imported(module: str) -> set[str]:
-    """The modules of ntk_lib that this one imports."""
+def imports_of(path: Path) -> set[str]:
+    """The dotted names that a file of Python or a notebook imports, wherever in it that stands."""
+    if path.suffix == ".ipynb":
+        trees = [parsed(cell) for cell in cells(path.name, "code")]
+    else:
+        trees = [ast.parse(path.read_text(encoding="utf-8"))]
     found = set()
-    for node in ast.walk(ast.parse((REPO / "ntk_lib" / f"{module}.py").read_text("utf-8"))):
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = node.module or ""
             if node.level:
-                package = f"ntk_lib.{package}".rstrip(".")
-            found |= {package, *(f"{package}.{alias.name}" for alias in node.names)}
-    return {name.split(".")[1] for name in found if name.startswith("ntk_lib.")} & set(MODULES)
+                package = ".".join([*path.relative_to(REPO).parts[: -node.level], package])
+            found |= {package, *(f"{package.rstrip('.')}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def imported(module: str) -> set[str]:
+    """The modules of ntk_lib that this one imports."""
+    names = imports_of(LIBRARY / f"{module.replace('.', '/')}.py")
+    return {name.removeprefix("ntk_lib.") for name in names} & set(MODULES)
+
+
+def test_the_plan_of_the_library_knows_every_module():
+    assert {*ORDER, *(f"page.{name}" for name in PAGE)} >= set(MODULES)
+    assert {name for name in MODULES if "." in name} == {
+        *(f"engine.{name}" for name in ENGINE),
+        *(f"page.{name}" for name in PAGE),
+    }
 
 
 @every_module
-def test_a_module_imports_only_earlier_chapters_modules(module):
-    assert module in ORDER + SERVANTS
-    earlier = ORDER[: ORDER.index(module)] if module in ORDER else []
-    assert imported(module) <= {*earlier, *SERVANTS}
+def test_a_module_imports_only_what_stands_before_it(module):
+    before = ORDER[: ORDER.index(module)] if module in ORDER else ORDER[: len(ENGINE)]
+    assert imported(module) <= set(before)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_folders_of_code_import_in_one_direction(folder):
+    names = set().union(*map(imports_of, (REPO / folder).rglob("*.py")))
+    assert {name.split(".")[0] for name in names} & set(FOLDERS) <= {folder, *FOLDERS[folder]}
+
+
+def test_no_two_folders_may_import_each_other_even_in_a_round():
+    graphlib.TopologicalSorter(FOLDERS).prepare()  # raises CycleError
 
 
 @every_module
 def test_a_module_has_a_test_file_of_its_name(module):
-    assert (REPO / "tests" / f"test_{module}.py").is_file()
+    *folder, name = module.split(".")
+    assert REPO.joinpath("tests", *folder, f"test_{name}.py").is_file()
+
+
+HEAVY = {"matplotlib", "IPython", "ipywidgets", "anywidget", "traitlets", "diffrax", "equinox"}
+
+
+def test_kernels_load_no_package_for_figures_notebooks_or_flows():
+    modules = [name for name in MODULES if not name.startswith("page.")]
+    lines = "\n".join(f"import ntk_lib.{name}" for name in modules)
+    lines += f"\nimport sys\nprint(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @every_module
@@ -316,7 +375,7 @@ def test_every_package_is_pinned():
 def test_every_dependency_is_among_the_pins():
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    wanted = {canonical(name) for group in groups for name in group}
+    wanted = {canonical(name) for group in groups for name in group} - {project["name"]}
     assert wanted <= {canonical(pin) for pin in pins()}
 
 

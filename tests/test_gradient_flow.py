@@ -14,7 +14,7 @@ from cases import RNG_SEED, differences, points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_lib.check import slope
+from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.gradient_flow import (
     critical_rate,
     descent_path,
@@ -23,7 +23,7 @@ from ntk_lib.gradient_flow import (
     linear_descent,
     linear_flow,
 )
-from ntk_lib.tangent_kernels import empirical_ntk
+from ntk_lib.page.check import slope
 
 jitted = jax.jit(empirical_ntk, static_argnums=0)  # compiling operation by operation takes seconds
 quick = settings(deadline=None, derandomize=True, max_examples=20, database=None)

@@ -12,6 +12,7 @@ from cases import KEY, RNG_SEED, X, on_circle
 from test_book import REPO
 
 from ntk_lib import jacot_2018
+from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.jacot_2018 import (
     DATA,
     _kernels_side_by_side,
@@ -25,7 +26,6 @@ from ntk_lib.jacot_2018 import (
 )
 from ntk_lib.lazy import train
 from ntk_lib.limiting_ntk import ntk
-from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import apply, circle, init
 
 ZEROS = np.zeros(3, np.float32)

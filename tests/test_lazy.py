@@ -13,6 +13,7 @@ from cases import (
 )
 from scipy.linalg import expm
 
+from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.gradient_flow import Training
 from ntk_lib.lazy import (
     linearise,
@@ -22,7 +23,6 @@ from ntk_lib.lazy import (
     scaled,
     train,
 )
-from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import apply, init
 
 # ---------------------------------------------------------------- training

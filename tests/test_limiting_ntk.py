@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from ntk_lib import limiting_ntk
-from ntk_lib.activations import ACTIVATIONS, leaky_relu, quadrature
+from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu, quadrature
+from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.limiting_ntk import (
     circle_spectrum,
     mlp_ntk,
@@ -35,7 +36,6 @@ from ntk_lib.limiting_ntk import (
     plot_on_circle,
     random_kernels,
 )
-from ntk_lib.tangent_kernels import empirical_ntk
 from ntk_lib.wide_networks import apply, init, nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)

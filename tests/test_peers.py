@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_lib.activations import ACTIVATIONS, leaky_relu
+from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
 from ntk_lib.wide_networks import Layer, nngp
 

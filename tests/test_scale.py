@@ -10,10 +10,10 @@ from cases import KEY, points
 from scipy.linalg import expm
 
 from ntk_lib import scale
+from ntk_lib.engine.tangent_kernels import as_matrix, empirical_ntk, tangent_product
 from ntk_lib.kernels import rbf
 from ntk_lib.limiting_ntk import ntk
 from ntk_lib.scale import conjugate_gradients, flow, kernel_product, regression
-from ntk_lib.tangent_kernels import as_matrix, empirical_ntk, tangent_product
 from ntk_lib.wide_networks import apply, init
 
 TANGENT = functools.partial(ntk, depth=3, gain=2.0)

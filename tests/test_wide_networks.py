@@ -15,7 +15,7 @@ from cases import KEY, NAMES, NUMPY, RNG_SEED, SLOPES, activation_of, points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_lib.activations import ACTIVATIONS, Moments, quadrature
+from ntk_lib.engine.activations import ACTIVATIONS, Moments, quadrature
 from ntk_lib.wide_networks import (
     apply,
     batch_of,

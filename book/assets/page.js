@@ -10,7 +10,7 @@ const script = (address) =>
   });
 
 // Each figure that names a file of frames is given the explorers' own code (explore_page.js, made
-// from ntk_lib/explore.js), called as anywidget calls it, when it comes within a screen of the
+// from ntk_lib/page/explore.js), called as anywidget calls it, when it comes within a screen of the
 // window or is reached by keyboard: a long chapter opens as fast as its first screen. The files are
 // asked for before, one after the other and after the page has loaded, so that what is open lives
 // on without a network. The file of frames calls ntkFrames with its text.

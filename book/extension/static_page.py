@@ -20,7 +20,7 @@ from sphinx.errors import ExtensionError
 from sphinxcontrib import katex
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-EXPLORE = Path(__file__).parents[2] / "ntk_lib" / "explore.js"
+EXPLORE = Path(__file__).parents[2] / "ntk_lib" / "page" / "explore.js"
 # what an explorer needs where no Python answers
 TRAITS = ["name", "controls", "start", "chunks", "frames", "texts"]
 # of the TeX of a formula that need not be broken on a phone

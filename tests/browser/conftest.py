@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-from audit.browse import NoChromium, Visit, launched, visiting
 from audit.lighthouse import served
+from scripts.browse import NoChromium, Visit, launched, visiting
 
 SITE = Path(__file__).parents[2] / "_build" / "html"
 

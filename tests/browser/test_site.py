@@ -18,7 +18,7 @@ from fontTools.ttLib import TTFont
 from playwright.sync_api import Locator, expect
 
 from audit.axe import SCROLLERS, all_findings, findings, settle, unfold
-from audit.browse import wake_explorers
+from scripts.browse import wake_explorers
 
 REPO = Path(__file__).parents[2]
 SITE = REPO / "_build" / "html"
@@ -152,7 +152,7 @@ def test_an_id_names_one_element(page):
 
 
 def test_code_of_the_explorers_is_at_most_20_kilobytes():
-    files = ["ntk_lib/explore.js", "ntk_lib/explore.css", "book/assets/page.js"]
+    files = ["ntk_lib/page/explore.js", "ntk_lib/page/explore.css", "book/assets/page.js"]
     assert sum((REPO / name).stat().st_size for name in files) <= 20_000
 
 

@@ -20,8 +20,8 @@ from cases import NAMES, points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_lib import evaluation
-from ntk_lib.activations import ACTIVATIONS, as_activation, leaky_relu, monomial, quadrature
+from ntk_lib.engine import evaluation
+from ntk_lib.engine.activations import ACTIVATIONS, as_activation, leaky_relu, monomial, quadrature
 from ntk_lib.limiting_ntk import _ntk, ntk, recursive_ntk
 from ntk_lib.wide_networks import _nngp, nngp
 
@@ -413,11 +413,14 @@ def test_points_of_any_size_give_a_positive_semidefinite_gram(exponents, name, b
 # ---------------------------------------------------------------- many devices
 
 
+TESTS = Path(__file__).parents[1]
+
+
 def start(script, *arguments, **environment):
     """A process of its own: JAX fixes the number of devices when it starts."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", Path(__file__).parent / script, *arguments],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -31,8 +31,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ntk_lib.activations import Activation, as_activation
-from ntk_lib.arguments import as_inputs, as_key, as_scalar, as_whole, check_numbers
+from ntk_lib.engine.activations import Activation, as_activation
+from ntk_lib.engine.arguments import as_inputs, as_key, as_scalar, as_whole, check_numbers
 
 __all__ = ["kernels_of_any_size", "outputs_of_any_size"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntk_lib.arguments import as_number, as_numeric, as_whole, check_known
+from ntk_lib.engine.arguments import as_number, as_numeric, as_whole, check_known
 
 __all__ = ["Slope", "check", "slope"]
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ntk_lib.arguments import as_number, as_whole
-from ntk_lib.kernels import angle, arc_cosine_of, geometric_mean, safe_sqrt
+from ntk_lib.engine.angles import angle, arc_cosine_of, geometric_mean, safe_sqrt
+from ntk_lib.engine.arguments import as_number, as_whole
 
 __all__ = [
     "ACTIVATIONS",

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cases import KEY, points
 
-from ntk_lib import any_size
-from ntk_lib.activations import as_activation
-from ntk_lib.any_size import kernels_of_any_size, normals, outputs_of_any_size, room_for
+from ntk_lib.engine import any_size
+from ntk_lib.engine.activations import as_activation
+from ntk_lib.engine.any_size import kernels_of_any_size, normals, outputs_of_any_size, room_for
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, random_kernels
 from ntk_lib.wide_networks import Layer, apply, random_outputs
 

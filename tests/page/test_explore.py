@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ntk_lib import explore as module
-from ntk_lib.explore import HERE, STYLE, Explorer, explore, powers, svg
+from ntk_lib.page import explore as module
+from ntk_lib.page.explore import HERE, STYLE, Explorer, explore, powers, svg
 
 mpl.use("agg")
 SVG = "{http://www.w3.org/2000/svg}"

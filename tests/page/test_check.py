@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ntk_lib.check import Slope, check, slope
+from ntk_lib.page.check import Slope, check, slope
 
 # ---------------------------------------------------------------- check
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from cases import KEY, RNG_SEED, numpy_jacobian, points
 
-from ntk_lib import tangent_kernels
-from ntk_lib.tangent_kernels import (
+from ntk_lib.engine import tangent_kernels
+from ntk_lib.engine.tangent_kernels import (
     OUTPUTS,
     as_matrix,
     empirical_ntk,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_lib.arguments import (
+from ntk_lib.engine.arguments import (
     as_array,
     as_choice,
     as_inputs,

@@ -29,8 +29,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from ntk_lib.activations import Activation, Moments, as_activation
-from ntk_lib.arguments import as_inputs, as_scalar, check_numbers
+from ntk_lib.engine.activations import Activation, Moments, as_activation
+from ntk_lib.engine.arguments import as_inputs, as_scalar, check_numbers
 
 __all__ = ["by_recursion", "evaluate"]
 

@@ -22,7 +22,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from ntk_lib.arguments import as_array, as_choice, as_params, output_of
+from ntk_lib.engine.arguments import as_array, as_choice, as_params, output_of
 
 __all__ = ["METHODS", "OUTPUTS", "as_matrix", "empirical_ntk", "tangent_product", "upper_mirrored"]
 

@@ -15,7 +15,7 @@ from cases import NAMES, NUMPY, SLOPES, activation_of, points
 from hypothesis import settings
 from scipy.special import erf
 
-from ntk_lib.activations import ACTIVATIONS, as_activation, leaky_relu, monomial, quadrature
+from ntk_lib.engine.activations import ACTIVATIONS, as_activation, leaky_relu, monomial, quadrature
 from ntk_lib.wide_networks import nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)

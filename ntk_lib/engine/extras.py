@@ -1,0 +1,25 @@
+"""Packages that one function needs and the rest of the library does not.
+
+Serves ``gradient_flow`` (diffrax) and the figures (matplotlib): whoever wants a kernel on a cluster
+installs neither. They are the extras ``training`` and ``figures`` of ``pyproject.toml``.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = ["needed"]
+
+
+def needed(package: str, *, by: str, extra: str) -> ModuleType:
+    """The module ``package``, imported for the function ``by``.
+
+    Raises ``ModuleNotFoundError``, with what to install, when the package is not here.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        top = package.partition(".")[0]
+        if error.name != top:  # the package is here, and something that it needs is not
+            raise
+        message = f"{by} needs {top}: pip install {top}, or this library with its extra {extra!r}"
+        raise ModuleNotFoundError(message, name=top) from error
