@@ -14,6 +14,7 @@ LOOK  := $(shell cat _config.yml $(sort $(wildcard book/assets/*.* book/extensio
 FRESH := _build/cache/key-$(KEY)
 PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
 READY := $(VENV)/pins-$(PINS)
+PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The libraries that `make bench` measures against work only with an old JAX.
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/pins-$(shell git hash-object benchmarks/peers.txt)
@@ -38,15 +39,16 @@ JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDI
 .DEFAULT_GOAL := help
 # Steps that use all cores one after the other, also under -j.
 .NOTPARALLEL:
-.PHONY: audit data help book pdf test test-latest lint unit nbval browser bench peers-fixture serve notebooks pins clean
+.PHONY: audit data help book pdf test test-latest test-lowest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
 
 $(READY):
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "The book needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Try: make PYTHON=python3.12" % (sys.executable, *v))'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 14) else "The book needs Python 3.11, 3.12, 3.13 or 3.14; %s is %d.%d. Try: make PYTHON=python3.12" % (sys.executable, *v))'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(PIP) --require-hashes --requirement requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(FRESH): | $(READY)
@@ -75,6 +77,9 @@ unit: $(READY) $(FRESH) ## tests of the library and of the sources
 nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
 	NOTEBOOK_CACHE=$(CURDIR)/_build/cache/notebooks $(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
 
+# what needs the library alone, not the book
+LIBRARY_TESTS := tests/engine tests/page tests/test_refusals.py $(wildcard $(patsubst ntk_lib/%.py,tests/test_%.py,$(wildcard ntk_lib/*.py)))
+
 # Its tests are long and in few files: who is done takes over from the others.
 browser: $(READY) ## open the built book (make book) in a real browser
 	$(BIN)/python -m pytest $(TOGETHER) --dist worksteal tests/browser
@@ -83,6 +88,12 @@ test-latest: ## make test with the newest versions of everything; says what brok
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable ".[book,test]"
 	.venv-latest/bin/python scripts/latest.py $(STEPS)
+
+test-lowest: ## tests of the library with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[figures,training,test]"
+	.venv-lowest/bin/python -m pytest $(TOGETHER) $(LIBRARY_TESTS)
 
 $(PEERS_READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else "The peers need Python 3.11 or 3.12; %s is %d.%d. Try: make bench PYTHON=python3.12" % (sys.executable, *v))'
@@ -105,16 +116,18 @@ pdf: book ## the book as one PDF: _build/ntk-interactively.pdf
 audit: book ## Lighthouse, axe and JupyterLab, page by page (ONLY=pages|lab, PAGES="names")
 	$(BIN)/python -m audit $(if $(ONLY),--only $(ONLY)) $(PAGES)
 
-serve: book ## the built book on a local port
-	$(BIN)/python -m http.server --directory $(HTML) 8000
+serve: book ## the built book at http://127.0.0.1:8000, for this machine alone
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) 8000
 
 notebooks: $(READY) $(FRESH) ## run the notebooks and store them in their normal form
 	$(BIN)/python scripts/notebooks.py $(NOTEBOOKS)
 
-pins: ## regenerate requirements.txt from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra book --extra test --no-header --annotation-style line pyproject.toml --output-file requirements.txt
-	echo "-e ." >> requirements.txt
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --annotation-style line pyproject.toml
+pins: $(READY) ## regenerate requirements.txt, and Binder's part of it, from pyproject.toml
+	$(PIP) uv
+	$(COMPILE) --extra book --extra test --generate-hashes --output-file requirements.txt
+	$(COMPILE) --extra lab --constraint requirements.txt --output-file .binder/requirements.txt
+	echo "-e ." >> .binder/requirements.txt
 
 clean: ## remove what was built (not the virtual environment)
 	rm -rf _build

@@ -4,4 +4,4 @@
 chapters share is in ``ntk_lib.engine``, what only pages need in ``ntk_lib.page``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

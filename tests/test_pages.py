@@ -1,5 +1,6 @@
 """What the build does to pages, links and style sheets, and the cell that installs in Colab."""
 
+import importlib.util
 import io
 import json
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from docutils import nodes
+from fontTools.ttLib import TTFont
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "book" / "extension"))
@@ -62,6 +64,22 @@ def test_a_property_that_nothing_reads_is_dropped_with_those_that_only_it_read()
 
 def test_icons_are_the_private_characters_of_a_sheet():
     assert light_page.icons_of('.a:before{content:"\uf002"}.b{content:"→"}') == {0xF002}
+
+
+def test_the_font_of_the_icons_is_small_and_says_what_it_is_under():
+    theme = Path(importlib.util.find_spec("pydata_sphinx_theme").origin).parent
+    whole = theme / "theme" / "pydata_sphinx_theme" / "static" / light_page.ICON_FONT
+    made = light_page.icon_font(whole, {0xF002, 0xF0C9})
+    assert len(made) < 3000
+    font = TTFont(io.BytesIO(made))
+    assert set(font.getBestCmap()) == {0xF002, 0xF0C9}
+    said = {name.nameID: str(name) for name in font["name"].names}
+    assert "Fonticons" in said[0]
+    assert "SIL Open Font License" in said[13]
+    reserved = "Font Awesome"  # of the whole font alone, says its licence
+    assert [said[number] for number in (1, 4, 6) if reserved in said[number]] == []
+    licence = (REPO / "book" / "assets" / "fontawesome" / "LICENSE.txt").read_text("utf-8")
+    assert f'Reserved Font Name: "{reserved}"' in licence
 
 
 # ---------------------------------------------------------------- pages
@@ -169,54 +187,81 @@ def test_every_notebook_starts_with_the_same_hidden_cell_and_the_documented_defa
         }
 
 
-@pytest.fixture
-def commands(monkeypatch, tmp_path):
-    """The commands that the cell runs, which here do nothing but make the folder of the clone."""
-    ran = []
+class Machine:
+    """Where the cell runs: its commands do nothing but what git does to the folder of the clone."""
 
-    def run(command, *, check):
+    def __init__(self) -> None:
+        self.ran: list[list[str]] = []
+        self.interrupted: set[str] = set()  # programs that the reader stops
+
+    def run(self, command, *, check):
         assert check
-        ran.append([str(part) for part in command])
-        if command[0] == "git":
-            Path(command[-1]).mkdir()
+        self.ran.append([str(part) for part in command])
+        program = "git" if command[0] == "git" else "pip"
+        if program == "git":
+            Path(command[-1]).mkdir()  # as git does, an error where it is there already
+        if program in self.interrupted:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess, "run", run)
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    made = Machine()
+    monkeypatch.setattr(subprocess, "run", made.run)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return ran
+    return made
 
 
-def test_elsewhere_than_in_colab_the_cell_does_nothing(commands):
-    before = list(sys.path)
-    exec(installing_cell(NOTEBOOKS[0]), {})
-    assert (commands, sys.path) == ([], before)
-
-
-@pytest.mark.parametrize(
-    ("session", "place", "branch"),
-    [
-        ("fileId=https%3A//github.com/bob/fork/blob/next/book/lazy.ipynb", "bob/fork", "next"),
-        ("fileId=1a2b3c", THEME["repository_url"].removeprefix("https://github.com/"), "main"),
-    ],
-)
-def test_in_colab_the_cell_installs_the_repository_it_was_opened_from(
-    commands, monkeypatch, tmp_path, session, place, branch
-):
-    answer = json.dumps([{"name": "lazy.ipynb", "path": session}]).encode()
+@pytest.fixture
+def colab(machine, monkeypatch):
+    """A machine of Colab, in which this notebook was opened from a fork."""
+    opened = "fileId=https%3A//github.com/bob/fork/blob/next/book/lazy.ipynb"
+    answer = json.dumps([{"name": "lazy.ipynb", "path": opened}]).encode()
     monkeypatch.setattr(urllib.request, "urlopen", lambda address: io.BytesIO(answer))
     monkeypatch.setitem(sys.modules, "google.colab", object())
+    return machine
+
+
+def test_elsewhere_than_in_colab_the_cell_does_nothing(machine):
+    before = list(sys.path)
+    exec(installing_cell(NOTEBOOKS[0]), {})
+    assert (machine.ran, sys.path) == ([], before)
+
+
+def test_in_colab_the_cell_installs_the_repository_it_was_opened_from(colab, tmp_path):
     folder = str(tmp_path / "ntk-book")
     for _ in range(2):  # the second time there is nothing left to do
         exec(installing_cell(NOTEBOOKS[0]), {})
-    clone, pip = commands
+    clone, pip = colab.ran
     assert clone == [
-        *("git", "clone", "--quiet", "--depth=1", f"--branch={branch}"),
-        *(f"https://github.com/{place}", folder),
+        *("git", "clone", "--quiet", "--depth=1", "--branch=next"),
+        *("https://github.com/bob/fork", folder),
     ]
     limits = Path(folder, "limits.txt")
-    assert pip[1:] == ["-m", "pip", "install", "--quiet", "--constraint", str(limits), folder]
+    assert pip[1:-1] == ["-m", "pip", "install", "--quiet", "--constraint", str(limits)]
+    assert pip[-1] == f"{folder}[figures,training]"
     assert {line.split("==")[0] for line in limits.read_text().splitlines()} >= {"jax", "numpy"}
     assert sys.path[0] == folder
+
+
+def test_a_notebook_from_elsewhere_than_a_repository_installs_the_documented_one(
+    colab, monkeypatch
+):
+    answer = b'[{"name": "lazy.ipynb", "path": "fileId=1a2b3c"}]'
+    monkeypatch.setattr(urllib.request, "urlopen", lambda address: io.BytesIO(answer))
+    exec(installing_cell(NOTEBOOKS[0]), {})
+    assert colab.ran[0][4:6] == ["--branch=main", THEME["repository_url"]]
+
+
+@pytest.mark.parametrize("program", ["git", "pip"])
+def test_the_cell_can_be_repeated_wherever_it_was_interrupted(colab, program):
+    colab.interrupted = {program}
+    with pytest.raises(KeyboardInterrupt):
+        exec(installing_cell(NOTEBOOKS[0]), {})
+    colab.interrupted, colab.ran = set(), []
+    exec(installing_cell(NOTEBOOKS[0]), {})
+    assert [command[0] == "git" for command in colab.ran] == [True, False]
 
 
 def test_room_is_kept_for_what_stands_there_and_not_for_what_is_folded():

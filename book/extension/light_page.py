@@ -110,27 +110,6 @@ def trim_what_is_rendered(app: Sphinx) -> None:
     app.builder.templates.render = light
 
 
-def describe(app: Sphinx, pagename, templatename, context, doctree) -> None:
-    """Give the page a description: its first sentences, for search engines and link previews."""
-    text = ""
-    if doctree is not None:
-        paragraphs = (node for node in doctree.findall() if node.tagname == "paragraph")
-        texts = (" ".join(p.astext().split()) for p in paragraphs if not _is_note(p))
-        text = next((t for t in texts if t), "")
-    text = text or f"{pagename.capitalize()}: {app.config.html_title}"
-    if len(text) > 160:
-        text = text[:160].rsplit(" ", 1)[0] + " …"
-    text = text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    context["metatags"] = (
-        f'{context.get("metatags", "")}<meta name="description" content="{text}" />'
-    )
-
-
-def _is_note(paragraph) -> bool:
-    """Whether it is the line in italics above a chapter: minutes and prerequisites."""
-    return len(paragraph) == 1 and paragraph[0].tagname == "emphasis"
-
-
 # ---------------------------------------------------------------- room for what is not laid out
 
 
@@ -288,6 +267,38 @@ def icons_of(css: str) -> set[int]:
     return {ord(character) for character in css if 0xE000 <= ord(character) <= 0xF8FF}
 
 
+def icon_font(whole: Path, icons: set[int]) -> bytes:
+    """A font with these icons alone, as WOFF.
+
+    Its licence keeps the old name for the whole font: a part is another font, and says where it
+    comes from (book/assets/fontawesome/LICENSE.txt).
+    """
+    font = TTFont(whole)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
+    cutter = subset.Subsetter()
+    cutter.populate(unicodes=icons | {0x20})
+    cutter.subset(font)
+    names = font["name"]
+    version = names.getDebugName(5)
+    for record in list(names.names):
+        names.removeNames(nameID=record.nameID)
+    for number, text in {
+        0: "Copyright (c) 2024 Fonticons, Inc. (https://fontawesome.com)",
+        1: "Icons of the book",
+        2: "Solid",
+        4: "Icons of the book",
+        5: f"A part of {version}",
+        6: "IconsOfTheBook",
+        13: "SIL Open Font License, Version 1.1",
+        14: "https://openfontlicense.org",
+    }.items():
+        names.setName(text, number, 3, 1, 0x409)
+    font.flavor = "woff"
+    file = io.BytesIO()
+    font.save(file)
+    return file.getvalue()
+
+
 def bundle(app: Sphinx, exception: Exception | None) -> None:
     """Write the one style sheet and the font of its icons, and drop what they replace."""
     if exception or app.builder.format != "html" or not app.light_page_sheets:
@@ -306,23 +317,15 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
     css = drop_unread_properties(purge(_rules(css + rooms()), words), words)
     css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
 
-    font = TTFont(static / ICON_FONT)
-    logging.getLogger("fontTools").setLevel(logging.WARNING)
-    cutter = subset.Subsetter()
-    cutter.populate(unicodes=icons_of(css) | {0x20})
-    cutter.subset(font)
-    font.flavor = "woff"
-    file = io.BytesIO()
-    font.save(file)
     # inside the sheet, so that no button moves when its icon arrives
-    data = f"data:font/woff;base64,{base64.b64encode(file.getvalue()).decode()}"
+    font = icon_font(static / ICON_FONT, icons_of(css))
+    data = f"data:font/woff;base64,{base64.b64encode(font).decode()}"
     face = f"font-family:'Font Awesome 6 Free';font-weight:900;src:url({data})"
     (static / BUNDLE).write_text(f"@font-face{{{face}}}\n{css}\n", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", keep_room)
-    app.connect("html-page-context", describe)
     app.connect("builder-inited", trim_what_is_rendered)
     app.connect("build-finished", bundle, priority=900)  # the theme writes a sheet there too
     return {"parallel_read_safe": True, "parallel_write_safe": False}
