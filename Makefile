@@ -39,7 +39,7 @@ JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDI
 .DEFAULT_GOAL := help
 # Steps that use all cores one after the other, also under -j.
 .NOTPARALLEL:
-.PHONY: audit data help book pdf test test-latest test-lowest lint unit nbval browser bench peers-fixture serve notebooks pins clean
+.PHONY: audit card data help book pdf test test-latest test-lowest lint unit nbval browser bench peers-fixture serve notebooks pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -109,6 +109,9 @@ peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the 
 
 data: $(READY) ## run again what book/data keeps, about two hours (ONLY=part runs one part)
 	TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY)
+
+card: $(READY) ## draw again the picture that a link to the book brings with it
+	$(BIN)/python -m scripts.card
 
 pdf: book ## the book as one PDF: _build/ntk-interactively.pdf
 	$(BIN)/python -m scripts.pdf

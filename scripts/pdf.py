@@ -208,7 +208,21 @@ def write(page: Page, target: Path, *, numbered: bool = True) -> None:
             (link.querySelector(".number").textContent = numbers[link.hash.slice(1)]))"""
         page.evaluate(fill, page_numbers(page.pdf(**sheets)))
     target.parent.mkdir(parents=True, exist_ok=True)
-    page.pdf(path=target, outline=True, tagged=True, **sheets)
+    target.write_bytes(signed(page.pdf(outline=True, tagged=True, **sheets)))
+
+
+def signed(pdf: bytes) -> bytes:
+    """The PDF with an author, and a creator that is no browser's description of itself.
+
+    Chromium takes an author from nowhere, and names as the creator what it calls itself on the
+    web. The new entries fill that one's place to the byte, so all offsets in the file stay right.
+    """
+    settings = yaml.safe_load((REPO / "_config.yml").read_text(encoding="utf-8"))
+    entries = f"/Creator (make pdf)\n/Author ({settings['author']})".encode("ascii")
+    found = re.findall(rb"/Creator \((?:[^()\\]|\\.)*\)", pdf)
+    if len(found) != 1 or len(found[0]) < len(entries):
+        raise ValueError("pdf needs one creator in its information, long enough to hold an author")
+    return pdf.replace(found[0], entries.ljust(len(found[0])))
 
 
 def print_book(browser: Browser, target: Path, *, numbered: bool = True) -> dict[str, Any]:

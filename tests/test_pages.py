@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import struct
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "book" / "extension"))
 
 import doors  # noqa: E402
+import front  # noqa: E402
 import light_page  # noqa: E402
 
 NOTEBOOKS = sorted((REPO / "book").glob("*.ipynb"))
@@ -168,6 +170,54 @@ def test_binder_and_colab_open_the_chapter_in_the_fork():
     }
 
 
+# ---------------------------------------------------------------- the front
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, ""),
+        ({"GITHUB_REPOSITORY": "Ann/Her-Book"}, "https://ann.github.io/Her-Book/"),
+        ({"GITHUB_REPOSITORY": "Ann/ann.github.io"}, "https://ann.github.io/"),
+        (
+            {"GITHUB_REPOSITORY": "ann/book", "GITHUB_SERVER_URL": "https://git.example.org"},
+            "",
+        ),
+        (
+            {"GITHUB_REPOSITORY": "ann/book", "BOOK_URL": "https://ntk.example.org"},
+            "https://ntk.example.org/",
+        ),
+    ],
+)
+def test_a_workflow_knows_where_the_pages_will_stand(environment, address):
+    assert front.book_address(environment) == address
+
+
+def test_a_page_names_its_address_only_where_that_is_known():
+    unknown = front.tags('A "B" < C', "text", "x.html", "")
+    assert '<meta property="og:title" content="A &quot;B&quot; &lt; C" />' in unknown
+    assert "og:url" not in unknown
+    assert "og:image" not in unknown
+    known = front.tags("A", "text", "https://a.org/x.html", "https://a.org/")
+    assert '<meta property="og:url" content="https://a.org/x.html" />' in known
+    assert f'content="https://a.org/_static/{front.CARD}"' in known
+
+
+def test_the_picture_of_a_preview_has_the_size_that_previews_want():
+    picture = (REPO / "book" / "assets" / front.CARD).read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", picture[16:24]) == (1200, 630)
+
+
+def test_the_entry_to_cite_says_what_the_citation_file_says():
+    entry = front.bibtex("https://a.org/")
+    known = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
+    for value in (known["title"], known["version"], known["authors"][0]["name"], "https://a.org/"):
+        assert f"{value}}}" in entry
+    assert f"year   = {{{known['date-released'].year}}}" in entry
+    assert entry.count("{") == entry.count("}")
+
+
 # ---------------------------------------------------------------- the cell for Colab
 
 
@@ -239,7 +289,7 @@ def test_in_colab_the_cell_installs_the_repository_it_was_opened_from(colab, tmp
         *("https://github.com/bob/fork", folder),
     ]
     limits = Path(folder, "limits.txt")
-    assert pip[1:-1] == ["-m", "pip", "install", "--quiet", "--constraint", str(limits)]
+    assert pip[1:-1] == ["-m", "pip", "install", "-q", f"--constraint={limits}"]
     assert pip[-1] == f"{folder}[figures,training]"
     assert {line.split("==")[0] for line in limits.read_text().splitlines()} >= {"jax", "numpy"}
     assert sys.path[0] == folder

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from scripts.pdf import ADDRESS, SITE, WRONG, chapters, lay_out, page_numbers, print_book, write
 
@@ -56,6 +57,14 @@ def text(string: str) -> str:
     if string[0] == "<":
         return bytes.fromhex(string[1:-1]).decode("utf-16")
     return re.sub(r"\\(.)", r"\1", string[1:-1])
+
+
+def test_its_properties_name_the_book_and_no_browser(printed):
+    _, pdf = printed
+    settings = yaml.safe_load((SITE.parents[1] / "_config.yml").read_text(encoding="utf-8"))
+    title, author = re.search(r"<</Title (.*?)\n/Creator .*?\n/Author (\(.*?\))", pdf).groups()
+    assert (text(title), text(author)) == (settings["title"], settings["author"])
+    assert "Mozilla" not in pdf
 
 
 def test_every_chapter_starts_on_a_page_of_its_own(printed):
