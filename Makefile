@@ -1,5 +1,5 @@
 # make book    build the book: _build/html/index.html
-# make test    lint, unit tests, notebooks, strict build, browser
+# make test    lint, notebooks, strict build, unit tests, browser
 # The rest: make help
 PYTHON ?= python3
 VENV   := .venv
@@ -7,11 +7,7 @@ BIN    := $(VENV)/bin
 HTML   := _build/html
 NOTEBOOKS := $(wildcard book/*.ipynb)
 
-# What executed notebooks depend on besides their own code. When it changes, all that was kept from
-# earlier executions goes: the name of the file $(FRESH) is this key.
-KEY   := $(shell { echo $(VENV); cat $(sort $(shell find ntk_lib -name "*.py" -o -name "*.mplstyle") $(wildcard book/data/*)) requirements.txt pyproject.toml; } | git hash-object --stdin)
 LOOK  := $(shell cat _config.yml $(sort $(wildcard book/assets/*.* book/extension/*.py ntk_lib/page/*.js ntk_lib/page/*.css)) | git hash-object --stdin)
-FRESH := _build/cache/key-$(KEY)
 PINS  := $(shell cat requirements.txt pyproject.toml | git hash-object --stdin)
 READY := $(VENV)/pins-$(PINS)
 PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -21,10 +17,16 @@ PEERS_READY := $(PEERS)/pins-$(shell git hash-object benchmarks/peers.txt)
 # Sphinx does not copy a changed stylesheet or script when no page has changed.
 SEEN  := _build/.look-$(LOOK)
 
+# JAX keys a compiled program by its content, so all clones on a machine share them; a program for
+# one processor must not run on another.
+CPU     := $(shell { uname -sm; grep -m1 -E '^(flags|Features)' /proc/cpuinfo || sysctl -n machdep.cpu.brand_string; } 2>/dev/null | git hash-object --stdin | cut -c1-12)
+CACHES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ntk-interactively
+PROGRAMS := $(shell d="$(CACHES)/jax-$(CPU)"; mkdir -p "$$d" 2>/dev/null && test -w "$$d" && echo "$$d" || echo "$(CURDIR)/_build/cache/jax")
+
 # The same numbers on every machine, and one compilation of each program for all steps.
 export JAX_PLATFORMS := cpu
-export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/_build/cache/jax
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.2
+export JAX_COMPILATION_CACHE_DIR := $(PROGRAMS)
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 export MPLBACKEND := agg
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -33,52 +35,67 @@ export TQDM_DISABLE := 1
 
 # Files of tests side by side, one a core, at most four; a file stays in one process.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
+# Programs whose results are compared by a tolerance take a quarter less time to compile so.
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)"
 
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
 .DEFAULT_GOAL := help
 # Steps that use all cores one after the other, also under -j.
 .NOTPARALLEL:
-.PHONY: audit card data help book pdf test test-latest test-lowest lint unit nbval browser bench peers-fixture serve notebooks pins clean
+.PHONY: audit bench book browser card chapter clean clock data environment fresh help links lint nbval notebooks \
+  pdf peers-fixture pins serve test test-latest test-lowest tidy unit
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
 
+# uv takes a quarter of pip's time; where it finds no index, pip may (one of its own configuration).
 $(READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 14) else "The book needs Python 3.11, 3.12, 3.13 or 3.14; %s is %d.%d. Try: make PYTHON=python3.12" % (sys.executable, *v))'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --require-hashes --requirement requirements.txt
+	@sed -n '/^uv==/,/# via/p' requirements.txt > $(VENV)/uv.txt
+	$(PIP) --require-hashes --requirement $(VENV)/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.txt || $(PIP) --require-hashes --requirement requirements.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(FRESH): | $(READY)
-	@rm -rf _build/cache _build/.doctrees
-	@mkdir -p $(@D) && touch $@
+# what was kept of notebooks goes when something that they run on has changed
+fresh: $(READY)
+	@find "$(PROGRAMS)" -type f -atime +30 -delete
+	@$(BIN)/python -m scripts.fresh
 
-$(SEEN): | $(FRESH)
+$(SEEN): | $(READY)
 	@rm -rf _build/.doctrees _build/html _build/.look-*
 	@touch $@
 
-book: $(READY) $(FRESH) $(SEEN) ## build the book, executing what has changed
+book: $(SEEN) fresh ## build the book, executing what has changed
 	@$(JUPYTER_BOOK)
 	@echo; echo "The book is built. Open it with a double click, no server and no network needed:"; echo "  $(HTML)/index.html"
 
 # The build takes what nbval has run.
-test: lint nbval book unit browser ## everything that decides whether a change may land
+TEST_STEPS := environment lint nbval book unit browser
+test: ## everything that decides whether a change may land, and how long each step took
+	@mkdir -p _build && rm -f _build/clock.tsv
+	@for step in $(TEST_STEPS); do \
+	  start=$$(date +%s); $(MAKE) --no-print-directory $$step || exit 1; \
+	  printf '%s\t%s\n' $$step $$(($$(date +%s) - start)) >> _build/clock.tsv; \
+	done
+	@echo; echo "seconds:"; cat _build/clock.tsv
+
+environment: $(READY) ## install what requirements.txt pins, where it is not yet
 
 lint: $(READY) ## style, and notebooks in their stored form
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python scripts/notebooks.py --check $(NOTEBOOKS)
+	@$(BIN)/python -m scripts.lint
 
-unit: $(READY) $(FRESH) ## tests of the library and of the sources
-	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser
+unit: $(READY) ## tests of the library and of the sources
+	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m exact
+	$(QUICKLY) $(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m "not exact"
 
-nbval: $(READY) $(FRESH) ## run every notebook and compare each printed number
+nbval: fresh ## run every notebook and compare each printed number
 	NOTEBOOK_CACHE=$(CURDIR)/_build/cache/notebooks $(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
 
 # what needs the library alone, not the book
-LIBRARY_TESTS := tests/engine tests/page tests/test_refusals.py $(wildcard $(patsubst ntk_lib/%.py,tests/test_%.py,$(wildcard ntk_lib/*.py)))
+LIBRARY_TESTS := tests/engine tests/page tests/test_refusals.py $(patsubst ntk_lib/%.py,tests/test_%.py,$(filter-out ntk_lib/__init__.py,$(wildcard ntk_lib/*.py)))
 
 # Its tests are long and in few files: who is done takes over from the others.
 browser: $(READY) ## open the built book (make book) in a real browser
@@ -122,12 +139,23 @@ audit: book ## Lighthouse, axe and JupyterLab, page by page (ONLY=pages|lab, PAG
 serve: book ## the built book at http://127.0.0.1:8000, for this machine alone
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) 8000
 
-notebooks: $(READY) $(FRESH) ## run the notebooks and store them in their normal form
-	$(BIN)/python scripts/notebooks.py $(NOTEBOOKS)
+notebooks: $(READY) ## run the notebooks whose code has changed (or NOTEBOOKS="book/lazy.ipynb"), store all in their form
+	$(BIN)/python -m scripts.notebooks $(if $(filter command line,$(origin NOTEBOOKS)),--run,--changed) $(NOTEBOOKS)
+
+tidy: $(READY) ## store the notebooks in their form, without running any
+	$(BIN)/python -m scripts.notebooks --tidy $(NOTEBOOKS)
+
+chapter: $(READY) ## the bones of a new chapter: make chapter NAME=regression TITLE="A question?"
+	$(BIN)/python -m scripts.chapter "$(NAME)" "$(TITLE)"
+
+links: fresh ## ask every address in the text whether it answers
+	@$(JUPYTER_BOOK) --builder linkcheck
+
+clock: ## keep what the last make test took for the page on tests (CACHES="empty", say)
+	$(BIN)/python -m scripts.clock "$(CACHES)"
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --annotation-style line pyproject.toml
 pins: $(READY) ## regenerate requirements.txt, and Binder's part of it, from pyproject.toml
-	$(PIP) uv
 	$(COMPILE) --extra book --extra test --generate-hashes --output-file requirements.txt
 	$(COMPILE) --extra lab --constraint requirements.txt --output-file .binder/requirements.txt
 	echo "-e ." >> .binder/requirements.txt

@@ -8,6 +8,7 @@ the build of the book, which then need not run it again.
 """
 
 import copy
+import difflib
 import json
 import os
 import re
@@ -65,7 +66,25 @@ def compare(self: IPyNbCell, test: list, reference: list, *rest, **named) -> boo
     return compare_outputs(self, test, reference, *rest, **named)
 
 
+def say_difference(self: IPyNbCell, key: str, stored: object, now: object) -> None:
+    """What a reader of the log needs: the lines that differ, which is which, and what to do."""
+    lines = difflib.ndiff(str(stored).splitlines(), str(now).splitlines())
+    names = {"- ": "  stored: ", "+ ": "  now:    "}
+    self.comparison_traceback += [names[x[:2]] + x[2:] for x in lines if x[:2] in names]
+
+
+def say_failure(self: IPyNbCell, failure, plain=IPyNbCell.repr_failure) -> str:
+    name = f"book/{self.path.name}"
+    prompt = f"{name}, the cell that JupyterLab numbers [{self.cell.execution_count}]"
+    way_out = f"If what comes out now is right, `make notebooks NOTEBOOKS={name}` stores it."
+    found = [prompt, plain(self, failure)]
+    return "\n".join([*found, way_out] if self.comparison_traceback else found)
+
+
 IPyNbCell.compare_outputs = compare
+IPyNbCell.format_output_compare = say_difference
+IPyNbCell.repr_failure = say_failure
+IPyNbCell.comparison_traceback = []  # of a cell that was not compared
 
 
 # ---------------------------------------------------------------- what is kept

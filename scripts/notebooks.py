@@ -1,13 +1,16 @@
 """Keep the notebooks in their stored form: text outputs and nothing that differs between machines.
 
-    python scripts/notebooks.py book/*.ipynb           run them and store them
-    python scripts/notebooks.py --check book/*.ipynb   fail if one is not in that form
+    python -m scripts.notebooks --changed book/*.ipynb   run those whose code has changed, store all
+    python -m scripts.notebooks --run book/lazy.ipynb    run it and store it
+    python -m scripts.notebooks --tidy book/*.ipynb      store them without running any
 
 Stored: source, cell ids, execution counts, text outputs (so that nbval compares every printed
-number). Not stored: pictures, HTML, widget state, timings, versions, empty metadata.
+number), a digest of the code that printed them. Not stored: pictures, HTML, widget state, timings,
+versions, empty metadata. ``make lint`` fails on one in another form.
 """
 
 import argparse
+import hashlib
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -16,13 +19,42 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+__all__ = ["code", "digest", "main", "normalise", "place", "problems", "written"]
+
+REPO = Path(__file__).parents[1]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_METADATA = {"tags", "mystnb", "jupyter", "cellView"}
 
 
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    """Its cells of code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def digest(notebook: NotebookNode) -> str:
+    """What changes when its code does, and with nothing else."""
+    sources = "\0".join(cell.source for cell in code(notebook))
+    return hashlib.sha256(sources.encode()).hexdigest()[:16]
+
+
+def place(notebook: NotebookNode, index: int) -> str:
+    """How a person finds a cell: its number among all of them, from 1, and its first words."""
+    words = notebook.cells[index].source.strip().splitlines() or ["empty"]
+    start = words[0] if len(words[0]) <= 40 else f"{words[0][:40]}…"
+    return f"cell {index + 1} ({start})"
+
+
+# ---------------------------------------------------------------- the stored form
+
+
 def normalise(notebook: NotebookNode) -> None:
     """Strip ``notebook`` to its stored form, in place."""
-    notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info=NotebookNode(name="python"))
+    ran = notebook.metadata.get("ntk", {}).get("ran", "")
+    notebook.metadata = NotebookNode(
+        kernelspec=KERNEL,
+        language_info=NotebookNode(name="python"),
+        ntk=NotebookNode(ran=ran),
+    )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell in notebook.cells:
         cell.metadata = NotebookNode(
@@ -57,60 +89,86 @@ def _text_only(output: NotebookNode) -> NotebookNode | None:
     return output
 
 
+def written(notebook: NotebookNode) -> str:
+    """The text of its file."""
+    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+# ---------------------------------------------------------------- what is not in that form
+
+RUN = "`make notebooks` runs and stores it"
+TIDY = "`make tidy` mends it without running anything"
+
+
 def problems(path: Path) -> list[str]:
-    """What keeps the notebook at ``path`` from its stored form, one line a problem."""
+    """What keeps the notebook at ``path`` from its stored form: where, what, and what to do."""
     stored = path.read_text(encoding="utf-8")
     notebook = nbformat.reads(stored, as_version=4)
     found = []
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
+        where = place(notebook, index)
         if not cell.source.strip():
-            found.append(f"cell {index} is empty")
+            found.append(f"{where} is empty: delete it")
         if cell.execution_count is None:
-            found.append(f"cell {index} was not run")
+            found.append(f"{where} was not run: {RUN}")
         for output in cell.outputs:
             kinds = set(output.get("data", {})) - {"text/plain"}
             if kinds:
-                found.append(f"cell {index} stores {', '.join(sorted(kinds))}")
+                found.append(f"{where} stores {', '.join(sorted(kinds))}: {TIDY}")
             if output.output_type == "error":
-                found.append(f"cell {index} stores an error")
+                found.append(f"{where} stores an error: mend the cell, then {RUN}")
     if "widgets" in notebook.metadata:
-        found.append("widget state is stored")
+        found.append(f"widget state is stored: {TIDY}")
+    if not found and notebook.metadata.get("ntk", {}).get("ran") != digest(notebook):
+        found.append(f"code has changed since it was run: {RUN}")
     normalise(notebook)
-    if not found and _written(notebook) != stored:
-        found.append("metadata or layout is not normalised")
+    if not found and written(notebook) != stored:
+        found.append(f"metadata or layout is not in the stored form: {TIDY}")
     return found
 
 
-def _written(notebook: NotebookNode) -> str:
-    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+# ---------------------------------------------------------------- run and store
+
+
+def run(path: Path, notebook: NotebookNode) -> None:
+    """Execute the notebook in place."""
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    notebook.metadata["ntk"] = NotebookNode(ran=digest(notebook))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="run nothing, write nothing")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--changed", action="store_true", help="run those whose code has changed")
+    how.add_argument("--run", action="store_true", help="run all that are named")
+    how.add_argument("--tidy", action="store_true", help="run none")
     parser.add_argument("notebooks", nargs="+", type=Path)
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
     failed = False
-    for path in arguments.notebooks:
-        if arguments.check:
-            for problem in problems(path):
-                failed = True
-                print(f"{path}: {problem} (make notebooks mends it)")
-            continue
-        notebook = nbformat.read(path, as_version=4)
-        client = NotebookClient(
-            notebook,
-            timeout=600,
-            kernel_name="python3",
-            store_widget_state=False,
-            resources={"metadata": {"path": str(path.parent)}},
-        )
-        client.execute()
+    for path in asked.notebooks:
+        before = path.read_text(encoding="utf-8")
+        notebook = nbformat.reads(before, as_version=4)
+        ran = notebook.metadata.get("ntk", {}).get("ran") == digest(notebook)
+        ran = ran and all(cell.execution_count is not None for cell in code(notebook))
+        if asked.run or (asked.changed and not ran):
+            run(path, notebook)
+            print(f"{path}: run and stored", flush=True)
+        elif not ran:
+            failed = True
+            print(f"{path}: code has changed since it was run: {RUN}")
         normalise(notebook)
-        path.write_text(_written(notebook), encoding="utf-8")
-        print(f"{path}: run and stored")
+        if written(notebook) != before:
+            path.write_text(written(notebook), encoding="utf-8")
+            if asked.tidy:
+                print(f"{path}: stored in its form")
     return 1 if failed else 0
 
 

@@ -4,7 +4,6 @@ import ast
 import functools
 import graphlib
 import importlib
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -18,9 +17,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from IPython.core.inputtransformer2 import TransformerManager
 
 import ntk_lib
+from scripts import fresh, lint
+from scripts.lint import calls, explored
 
 REPO = Path(__file__).parents[1]
 BOOK = REPO / "book"
@@ -87,11 +87,9 @@ MODULES = sorted(
     if path.stem != "__init__"
 )
 PAGES = [path for path in BOOK.iterdir() if path.suffix in {".ipynb", ".md"}]
-NOTEBOOKS = sorted(path.name for path in PAGES if path.suffix == ".ipynb")
 
 every_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
 every_module = pytest.mark.parametrize("module", MODULES)
-every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS)
 
 
 @functools.cache
@@ -108,22 +106,7 @@ def prose(chapter: str) -> str:
 
 
 def parsed(cell: nbformat.NotebookNode) -> ast.Module:
-    """The cell's Python, its magics turned into calls."""
-    return ast.parse(TransformerManager().transform_cell(cell.source))
-
-
-def calls(tree: ast.AST, name: str) -> list[ast.Call]:
-    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return [node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == name]
-
-
-def explored(tree: ast.AST) -> list[ast.FunctionDef]:
-    return [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-        and any(calls(decorator, "explore") for decorator in node.decorator_list)
-    ]
+    return fresh.parsed(cell.source)
 
 
 # ---------------------------------------------------------------- the table of contents
@@ -168,76 +151,8 @@ def test_a_chapter_has_four_to_eight_exercises_each_with_its_solution(chapter):
     assert sorted(solutions) == sorted(labels)
 
 
-@every_notebook
-def test_every_explorer_says_what_is_to_be_seen(notebook):
-    silent = [
-        function.name
-        for cell in cells(notebook, "code")
-        for function in explored(parsed(cell))
-        if not ast.get_docstring(function)
-        and not all(
-            isinstance(node.value, ast.Tuple) and len(node.value.elts) == 2
-            for node in ast.walk(function)
-            if isinstance(node, ast.Return)
-        )
-    ]
-    assert silent == []
-
-
-DRAWN_WITHOUT_TEXT = re.compile(
-    r"!\[\s*\]\("  # ![](picture.png)
-    r"|<img\b(?![^>]*\balt=[\"'][^\"'])"
-    r"|\{(?:figure|image)\}[^\n]*\n(?!(?::\w+:[^\n]*\n)*:alt: *\S)"
-)
-
-
-@pytest.mark.parametrize("page", sorted(path.name for path in PAGES))
-def test_every_picture_in_the_prose_has_alternative_text(page):
-    path = BOOK / page
-    text = prose(path.stem) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
-    assert DRAWN_WITHOUT_TEXT.findall(text) == []
-
-
-def draws(tree: ast.Module) -> bool:
-    """Does the cell itself, not a function in it, leave a matplotlib figure to be shown?"""
-    top = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    plt = {
-        node.func.attr
-        for statement in top
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "plt"
-    }
-    last = tree.body[-1] if tree.body else None
-    bare = isinstance(last, ast.Expr) and isinstance(last.value, ast.Name)
-    return (bool(plt) and "close" not in plt) or (bare and last.value.id == "fig")
-
-
-@every_notebook
-def test_every_picture_a_cell_draws_has_alternative_text(notebook):
-    silent = [
-        cell.source
-        for cell in cells(notebook, "code")
-        if draws(parsed(cell))
-        and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
-    ]
-    assert silent == []
-
-
-@every_notebook
-def test_code_cells_have_at_most_thirty_lines(notebook):
-    long = [cell.source for cell in cells(notebook, "code") if len(cell.source.splitlines()) > 30]
-    assert long == []
-
-
-@every_notebook
-def test_notebooks_are_in_their_stored_form(notebook):
-    spec = importlib.util.spec_from_file_location("notebooks", REPO / "scripts" / "notebooks.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.problems(BOOK / notebook) == []
+def test_notebooks_and_pages_are_in_their_form():
+    assert lint.findings() == []
 
 
 # ---------------------------------------------------------------- the glossary
@@ -283,27 +198,9 @@ def test_a_chapter_links_a_term_at_most_once(chapter):
 # ---------------------------------------------------------------- modules
 
 
-def imports_of(path: Path) -> set[str]:
-    """The dotted names that a file of Python or a notebook imports, wherever in it that stands."""
-    if path.suffix == ".ipynb":
-        trees = [parsed(cell) for cell in cells(path.name, "code")]
-    else:
-        trees = [ast.parse(path.read_text(encoding="utf-8"))]
-    found = set()
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = node.module or ""
-            if node.level:
-                package = ".".join([*path.relative_to(REPO).parts[: -node.level], package])
-            found |= {package, *(f"{package.rstrip('.')}.{alias.name}" for alias in node.names)}
-    return found
-
-
 def imported(module: str) -> set[str]:
     """The modules of ntk_lib that this one imports."""
-    names = imports_of(LIBRARY / f"{module.replace('.', '/')}.py")
+    names = fresh.imports_of(LIBRARY / f"{module.replace('.', '/')}.py")
     return {name.removeprefix("ntk_lib.") for name in names} & set(MODULES)
 
 
@@ -323,7 +220,7 @@ def test_a_module_imports_only_what_stands_before_it(module):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_folders_of_code_import_in_one_direction(folder):
-    names = set().union(*map(imports_of, (REPO / folder).rglob("*.py")))
+    names = set().union(*map(fresh.imports_of, (REPO / folder).rglob("*.py")))
     assert {name.split(".")[0] for name in names} & set(FOLDERS) <= {folder, *FOLDERS[folder]}
 
 

@@ -1,6 +1,7 @@
 """``book/conftest.py``: which prints of a notebook pass for the stored ones."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -59,21 +60,32 @@ def test_nothing_else_may_differ(one, other, same_print):
     assert not same_print(other, one)
 
 
-def test_nbval_compares_by_this_rule(tmp_path):
-    shutil.copy(CONFTEST, tmp_path)
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> str:
+    """What nbval says of four cells, two of which print something else than is stored."""
+    folder = tmp_path_factory.mktemp("book")
+    shutil.copy(CONFTEST, folder)
     lines = {"print('slope', 0.52)": "slope 0.51\n", "print('share', 0.52)": "share 0.54\n"}
     cells = [
         new_code_cell(
-            line, outputs=[new_output("stream", name="stdout", text=stored)], execution_count=1
+            line, outputs=[new_output("stream", name="stdout", text=stored)], execution_count=n
         )
-        for line, stored in lines.items()
+        for n, (line, stored) in enumerate(lines.items(), 1)
     ]
-    for stored in ("0.51", "0.5"):
-        result = new_output("execute_result", {"text/plain": stored}, execution_count=1)
-        cells.append(new_code_cell("0.52", outputs=[result], execution_count=1))
-    nbformat.write(new_notebook(cells=cells), tmp_path / "book.ipynb")
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert "2 failed, 2 passed" in done.stdout
-    failed = [cell for cell in range(4) if f"FAILED book.ipynb::Cell {cell}" in done.stdout]
-    assert failed == [1, 3]
+    for n, stored in enumerate(("0.51", "0.5"), 3):
+        result = new_output("execute_result", {"text/plain": stored}, execution_count=n)
+        cells.append(new_code_cell("0.52", outputs=[result], execution_count=n))
+    nbformat.write(new_notebook(cells=cells), folder / "lazy.ipynb")
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", folder]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder).stdout
+
+
+def test_nbval_compares_by_this_rule(log):
+    assert "2 failed, 2 passed" in log
+    assert [cell for cell in range(4) if f"FAILED lazy.ipynb::Cell {cell}" in log] == [1, 3]
+
+
+def test_what_differs_is_said_with_its_place_and_what_to_do(log):
+    found = re.search(r"book/lazy\.ipynb, the cell .*? \[2\]\n(.*?)\n *If what", log, re.S)[1]
+    assert re.search(r"stored: share 0\.54\s+now: +share 0\.52", found)
+    assert "`make notebooks NOTEBOOKS=book/lazy.ipynb` stores it." in log

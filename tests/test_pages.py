@@ -225,16 +225,17 @@ def installing_cell(path: Path) -> str:
     return "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
 
 
-def test_every_notebook_starts_with_the_same_hidden_cell_and_the_documented_default():
-    (cell,) = {installing_cell(path) for path in NOTEBOOKS}
-    assert f'"{THEME["repository_url"].removeprefix("https://github.com/")}"' in cell
-    for path in NOTEBOOKS:
-        metadata = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["metadata"]
-        assert metadata == {
-            "cellView": "form",
-            "jupyter": {"source_hidden": True},
-            "tags": ["remove-cell"],
-        }
+def test_the_first_cell_is_hidden_and_knows_the_documented_default():
+    # that all notebooks start with it, make lint sees
+    first = json.loads(NOTEBOOKS[0].read_text(encoding="utf-8"))["cells"][0]
+    assert f'"{THEME["repository_url"].removeprefix("https://github.com/")}"' in "".join(
+        first["source"]
+    )
+    assert first["metadata"] == {
+        "cellView": "form",
+        "jupyter": {"source_hidden": True},
+        "tags": ["remove-cell"],
+    }
 
 
 class Machine:

@@ -1,0 +1,148 @@
+"""What can be seen without running anything: style, and the form of notebooks and pages.
+
+    make lint
+
+All is looked at, whatever was found before. A line says where, what, and what to do.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from scripts import notebooks
+from scripts.fresh import parsed
+from scripts.notebooks import place
+
+__all__ = ["calls", "explored", "findings", "main", "notebook_findings", "page_findings"]
+
+REPO = Path(__file__).parents[1]
+BOOK = REPO / "book"
+LONGEST = 30  # lines of a cell
+FIRST = "kernels.ipynb"  # whose first cell is that of all
+
+
+# ---------------------------------------------------------------- code of a cell
+
+
+def calls(tree: ast.AST, name: str) -> list[ast.Call]:
+    """The calls of a function by its bare name."""
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == name]
+
+
+def explored(tree: ast.AST) -> list[ast.FunctionDef]:
+    """The functions under ``@explore(…)``."""
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and any(calls(decorator, "explore") for decorator in node.decorator_list)
+    ]
+
+
+def says_what_is_seen(function: ast.FunctionDef) -> bool:
+    """Whether each frame of an explorer comes with a text."""
+    returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    pairs = (isinstance(r.value, ast.Tuple) and len(r.value.elts) == 2 for r in returns)
+    return bool(ast.get_docstring(function)) or all(pairs)
+
+
+def draws(tree: ast.Module) -> bool:
+    """Does the cell itself, not a function in it, leave a matplotlib figure to be shown?"""
+    top = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    plt = {
+        node.func.attr
+        for statement in top
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "plt"
+    }
+    last = tree.body[-1] if tree.body else None
+    bare = isinstance(last, ast.Expr) and isinstance(last.value, ast.Name)
+    return (bool(plt) and "close" not in plt) or (bare and last.value.id == "fig")
+
+
+# ---------------------------------------------------------------- what is found
+
+WITHOUT_TEXT = re.compile(
+    r"!\[\s*\]\([^)]*\)"  # ![](picture.png)
+    r"|<img\b(?![^>]*\balt=[\"'][^\"'])[^>]*"
+    r"|\{(?:figure|image)\}[^\n]*\n(?!(?::\w+:[^\n]*\n)*:alt: *\S)"
+)
+SAY = "say in words what is to be seen, ![like this](…), <img alt=…> or :alt:"
+
+
+def page_findings(text: str) -> list[str]:
+    """What is wrong with the prose of a page or a cell."""
+    pictures = WITHOUT_TEXT.findall(text)
+    return [f"picture without alternative text, {p.strip()[:40]!r}: {SAY}" for p in pictures]
+
+
+def cell_findings(cell: NotebookNode) -> Iterator[str]:
+    """What is wrong with a cell of a notebook."""
+    if cell.cell_type != "code":
+        yield from page_findings(cell.source)
+        return
+    lines = len(cell.source.splitlines())
+    if lines > LONGEST:
+        yield f"{lines} lines of code, at most {LONGEST}: what is long belongs into the module"
+    tree = parsed(cell.source)
+    for function in explored(tree):
+        if not says_what_is_seen(function):
+            yield f"{function.name} draws without a text: return (fig, text), or give a docstring"
+    if draws(tree) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip():
+        yield (
+            "picture without alternative text: say in the cell's metadata what is to be seen, "
+            '"mystnb": {"image": {"alt": …}}'
+        )
+
+
+def notebook_findings(path: Path, first: NotebookNode) -> list[str]:
+    """What is wrong with a notebook; ``first`` is the cell that each starts with."""
+    notebook = nbformat.read(path, as_version=4)
+    found = notebooks.problems(path)
+    start = notebook.cells[0] if notebook.cells else NotebookNode(source="")
+    if (start.source, start.get("metadata")) != (first.source, first.metadata):
+        found.append(f"another first cell: copy that of book/{FIRST}, which installs in Colab")
+    for index, cell in enumerate(notebook.cells):
+        found += [f"{place(notebook, index)}: {what}" for what in cell_findings(cell)]
+    return found
+
+
+def findings() -> list[str]:
+    """A line for all that is wrong with notebooks and pages."""
+    first = nbformat.read(BOOK / FIRST, as_version=4).cells[0]
+    found = []
+    for path in sorted(BOOK.iterdir()):
+        if path.suffix == ".ipynb":
+            here = notebook_findings(path, first)
+        elif path.suffix == ".md":
+            here = page_findings(path.read_text(encoding="utf-8"))
+        else:
+            continue
+        found += [f"{path.relative_to(REPO)}, {what}" for what in here]
+    return found
+
+
+def main() -> int:
+    ruff = [[sys.executable, "-m", "ruff", *words] for words in (["check"], ["format", "--check"])]
+    failed = [
+        c for c in ruff if subprocess.run([*c, "--quiet", "."], cwd=REPO, check=False).returncode
+    ]
+    if failed:
+        print("style: `.venv/bin/ruff check --fix .` and `.venv/bin/ruff format .` mend most of it")
+    found = findings()
+    print("\n".join(found) or "notebooks and pages are in their form")
+    return 1 if failed or found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
