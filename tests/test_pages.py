@@ -20,6 +20,7 @@ sys.path.insert(0, str(REPO / "book" / "extension"))
 import doors  # noqa: E402
 import front  # noqa: E402
 import light_page  # noqa: E402
+import places  # noqa: E402
 
 NOTEBOOKS = sorted((REPO / "book").glob("*.ipynb"))
 CONFIG = yaml.safe_load((REPO / "_config.yml").read_text(encoding="utf-8"))
@@ -216,6 +217,23 @@ def test_the_entry_to_cite_says_what_the_citation_file_says():
         assert f"{value}}}" in entry
     assert f"year   = {{{known['date-released'].year}}}" in entry
     assert entry.count("{") == entry.count("}")
+
+
+# ---------------------------------------------------------------- warnings of the build
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("book/intro.ipynb:50041", "book/intro.ipynb, cell 5, line 41"),
+        ("book/intro.ipynb:120003", "book/intro.ipynb, cell 12, line 3"),
+        ("book/intro.ipynb:7", "book/intro.ipynb:7"),
+        ("book/glossary.md:50041", "book/glossary.md:50041"),
+        ("book/intro.ipynb", "book/intro.ipynb"),
+    ],
+)
+def test_a_warning_says_in_which_cell(location, said):
+    assert places.in_words(location) == said
 
 
 # ---------------------------------------------------------------- the cell for Colab
