@@ -91,8 +91,11 @@ unit: $(READY) ## tests of the library and of the sources
 	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m exact
 	$(QUICKLY) $(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m "not exact"
 
+# so that at the end no core waits for another
+LONG_FIRST = $(filter $(LONG),$(NOTEBOOKS)) $(filter-out $(LONG),$(NOTEBOOKS))
+LONG := book/jacot_2018.ipynb book/limiting_ntk.ipynb
 nbval: fresh ## run every notebook and compare each printed number
-	NOTEBOOK_CACHE=$(CURDIR)/_build/cache/notebooks $(BIN)/python -m pytest $(TOGETHER) --nbval -p no:cacheprovider $(NOTEBOOKS)
+	NOTEBOOK_CACHE=$(CURDIR)/_build/cache/notebooks $(BIN)/python -m pytest $(TOGETHER) --no-loadscope-reorder --nbval -p no:cacheprovider $(LONG_FIRST)
 
 # what needs the library alone, not the book
 LIBRARY_TESTS := tests/engine tests/page tests/test_refusals.py $(patsubst ntk_lib/%.py,tests/test_%.py,$(filter-out ntk_lib/__init__.py,$(wildcard ntk_lib/*.py)))

@@ -110,11 +110,16 @@ LOST = """\
 <title>No such page: {title}</title>
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem }}
-body {{ margin: 3rem auto; padding: 0 1rem }}
+body {{ font: 1.1rem/1.6 system-ui, sans-serif; background: #ffffff; color: #1a1a1a }}
+main {{ max-width: 36rem; margin: 3rem auto; padding: 0 1rem }}
+@media (prefers-color-scheme: dark) {{
+  body {{ background: #121212; color: #e6e6e6 }}
+  a {{ color: #8ab4f8 }}
+}}
 </style>
 </head>
 <body>
+<main>
 <h1>There is no page here</h1>
 <p>The address may have changed or lost a letter. The book is
 <a href="{book}{first}.html">{title}</a>; these are its pages, and
@@ -122,6 +127,7 @@ body {{ margin: 3rem auto; padding: 0 1rem }}
 <ul>
 {pages}
 </ul>
+</main>
 </body>
 </html>
 """

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import matplotlib as mpl
 import nbformat
 import pytest
+import yaml
 from fontTools.ttLib import TTFont
 from playwright.sync_api import Locator, expect
 
@@ -71,7 +72,8 @@ FILES = sorted(
     for path in SITE.rglob("*.html")
     if path.relative_to(SITE).parts[0] not in {"_static", "_sources"}
 )
-PAGES = [page for page in FILES if not source(page).redirects]
+LOST = "404.html"  # no page of the book: a server shows it where there is none
+PAGES = [page for page in FILES if page != LOST and not source(page).redirects]
 EXPLORED = [page for page in PAGES if source(page).explorers]
 
 CHAPTERS = [page for page in PAGES if (REPO / "book" / page).with_suffix(".ipynb").exists()]
@@ -181,6 +183,17 @@ def test_a_page_describes_itself_in_a_line(page):
     assert 30 <= len(said[0]) <= 162
 
 
+@every_page
+def test_a_link_preview_has_a_title_and_the_same_line(page):
+    said = {
+        a.get("property", a.get("name")): a["content"]
+        for t, a in source(page).tags
+        if t == "meta" and "content" in a
+    }
+    assert said["og:title"]
+    assert said["og:description"] == said["description"]
+
+
 def test_no_two_pages_describe_themselves_alike():
     said = [
         a["content"] for p in PAGES for _, a in source(p).tags if a.get("name") == "description"
@@ -262,6 +275,27 @@ def test_the_front_door_leads_into_the_book(visit):
     here = visit(address("index.html"))
     expect(here.page.locator("article h1")).to_be_visible()
     assert (here.left, here.complaints) == ([], [])
+
+
+@light_and_dark
+def test_a_reader_who_is_lost_finds_the_book(scheme, visit):
+    here = visit(address(LOST), clock=True, color_scheme=scheme)
+    links = {a["href"] for t, a in source(LOST).tags if t == "a"}
+    assert set(PAGES) <= links  # that they lead somewhere, the test of internal links sees
+    assert findings(here.page) == []
+    here.page.get_by_role("link", name="The Neural Tangent Kernel, Interactively").first.click()
+    expect(here.page.locator("article h1")).to_be_visible()
+    assert (here.left, here.complaints) == ([], [])
+
+
+def test_the_bibliography_says_how_to_cite_the_book_and_every_page_leads_there():
+    page = source("bibliography.html")
+    entry = re.sub(r"<[^>]*>", "", re.search(r"@book\{.*?</pre>", page.text, re.S)[0])
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
+    for value in (citation["title"], f"Version {citation['version']}", "https://"):
+        assert value in entry
+    way = ("a", {"href": "bibliography.html#how-to-cite-this-book"})
+    assert [name for name in PAGES if way not in source(name).tags] == []
 
 
 def test_search_finds_pages_from_a_file(visit):
@@ -709,7 +743,9 @@ def contrast(one: str, other: str) -> float:
 @pytest.fixture
 def colours(visit):
     """``colours(page, scheme)``: what the explorers of a page are drawn in, and on what."""
-    style = mpl.rc_params_from_file(REPO / "ntk_lib" / "book.mplstyle", use_default_template=False)
+    style = mpl.rc_params_from_file(
+        REPO / "ntk_lib" / "page" / "book.mplstyle", use_default_template=False
+    )
     cycle = style["axes.prop_cycle"].by_key()["color"]
     wanted = {f"curve {i}": f"var(--ntk-c{i}, #{c.strip('#')})" for i, c in enumerate(cycle)}
     wanted["ink"] = "var(--ntk-ink, #000000)"
