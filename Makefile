@@ -35,8 +35,8 @@ export TQDM_DISABLE := 1
 
 # Files of tests side by side, one a core, at most four; a file stays in one process.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
-# Programs whose results are compared by a tolerance take a quarter less time to compile so.
-QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)"
+# Half the time to compile a program, for tests that compare its results by a tolerance.
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 
@@ -88,8 +88,8 @@ lint: $(READY) ## style, and notebooks in their stored form
 	@$(BIN)/python -m scripts.lint
 
 unit: $(READY) ## tests of the library and of the sources
-	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m exact
-	$(QUICKLY) $(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m "not exact"
+	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m optimised
+	$(QUICKLY) $(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m "not optimised"
 
 # so that at the end no core waits for another
 LONG_FIRST = $(filter $(LONG),$(NOTEBOOKS)) $(filter-out $(LONG),$(NOTEBOOKS))

@@ -1,7 +1,8 @@
 """Strict numerics for every test: shapes checked, no implicit promotion of dtype or rank.
 
-A test that compares bits is marked ``exact``. `make unit` runs these as a reader's programs are
-compiled, and the rest, which compare by a tolerance, compiled in less time.
+A test that compares bits is marked ``optimised``, and one that computes long marks itself so:
+`make unit` compiles their programs as a reader's are compiled. The rest, which compare by a
+tolerance and compile more than they compute, are compiled in half the time.
 """
 
 import inspect
@@ -44,4 +45,4 @@ def pytest_collection_modifyitems(items):
     for item in items:
         function = getattr(item, "function", None)
         if function and any(call in inspect.getsource(function) for call in BITS):
-            item.add_marker("exact")
+            item.add_marker("optimised")

@@ -124,6 +124,7 @@ def assert_same_law(ours, theirs):
     assert np.all(np.abs(ours.mean(0) - theirs.mean(0)) <= 5 * error + 1e-12)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 @pytest.mark.parametrize("depth", [2, 4])
 def test_kernels_have_the_law_of_drawn_networks(activation, depth, x64):
@@ -134,6 +135,7 @@ def test_kernels_have_the_law_of_drawn_networks(activation, depth, x64):
     assert_same_law(ours[:, *upper], theirs[:, *upper])
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("activation", ["relu", "sin"])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_outputs_have_the_law_of_drawn_networks(activation, depth, x64):
