@@ -24,7 +24,7 @@ REPO = Path(__file__).parents[1]
 CACHE = REPO / "_build" / "cache"
 KEYS = CACHE / "keys.json"
 DOCTREES = REPO / "_build" / ".doctrees"
-EVERYWHERE = ["requirements.txt", "pyproject.toml", "book/data/*", "ntk_lib/page/book.mplstyle"]
+EVERYWHERE = ["requirements.txt", "book/data/*", "ntk_lib/page/book.mplstyle"]
 
 
 # ---------------------------------------------------------------- what imports what

@@ -32,8 +32,7 @@ def repository(monkeypatch, tmp_path) -> Path:
         file = tmp_path / "ntk_lib" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    for name in ("requirements.txt", "pyproject.toml"):
-        (tmp_path / name).write_text("")
+    (tmp_path / "requirements.txt").write_text("")
     (tmp_path / "book").mkdir()
     doctrees = tmp_path / "_build" / ".doctrees"
     doctrees.mkdir(parents=True)
