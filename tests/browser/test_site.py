@@ -3,6 +3,7 @@
 import base64
 import functools
 import gzip
+import html
 import importlib.metadata
 import io
 import re
@@ -290,7 +291,7 @@ def test_a_reader_who_is_lost_finds_the_book(scheme, visit):
 
 def test_the_bibliography_says_how_to_cite_the_book_and_every_page_leads_there():
     page = source("bibliography.html")
-    entry = re.sub(r"<[^>]*>", "", re.search(r"@book\{.*?</pre>", page.text, re.S)[0])
+    entry = html.unescape(re.sub(r"<[^>]*>", "", re.search(r"<pre.*?</pre>", page.text, re.S)[0]))
     citation = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
     for value in (citation["title"], f"Version {citation['version']}", "https://"):
         assert value in entry
@@ -506,11 +507,10 @@ def test_sliders_obey_the_keyboard(desk):
 
 
 @every_page_with_explorers
-def test_play_starts_stops_and_ends_by_keyboard(page, visit):
-    here = visit(address(page), clock=True)
-    clock, keyboard = here.page.clock, here.page.keyboard
+def test_play_starts_stops_and_ends_by_keyboard(desk):
+    clock, keyboard = desk.page.clock, desk.page.keyboard
     clock.pause_at("2100-01-01")
-    for button in here.page.locator(f"{LIVE} .ntk-play").all():
+    for button in desk.page.locator(f"{LIVE} .ntk-play").all():
         slider = button.locator("xpath=..").locator("input[type=range]")
         slider.fill("0")
         expect(button).to_have_accessible_name(re.compile("^Play "))
@@ -530,12 +530,17 @@ def test_play_starts_stops_and_ends_by_keyboard(page, visit):
         clock.run_for(60_000)
         expect(slider).to_have_value(slider.get_attribute("max"))
         expect(button).to_have_accessible_name(re.compile("^Play "))
+    clock.resume()
 
 
 @every_page_with_explorers
-def test_nothing_plays_for_readers_who_ask_for_less_motion(page, visit):
-    here = visit(address(page), reduced_motion="reduce")
-    assert here.page.locator(f"{LIVE} .ntk-play:visible").count() == 0
+def test_nothing_plays_for_readers_who_ask_for_less_motion(desk):
+    buttons = desk.page.locator(f"{LIVE} .ntk-play:visible")
+    sliders = desk.page.locator(f"{LIVE}:has(input[type=range])").count()
+    assert buttons.count() == sliders
+    desk.page.emulate_media(reduced_motion="reduce")
+    assert buttons.count() == 0
+    desk.page.emulate_media(reduced_motion="no-preference")
 
 
 HEIGHTS = """[...document.querySelectorAll('figure.ntk-explorer')]
@@ -546,7 +551,7 @@ HEIGHTS = """[...document.querySelectorAll('figure.ntk-explorer')]
 @every_page_with_explorers
 def test_nothing_moves_when_explorers_come_alive(page, visit, width):
     """The first frame keeps the room that the controls will take."""
-    here = visit(address(page), viewport={"width": width, "height": 900}).page
+    here = visit(address(page), asleep=True, viewport={"width": width, "height": 900}).page
     kept = f"addEventListener('DOMContentLoaded', () => (globalThis.kept = {HEIGHTS}))"
     here.add_init_script(kept)
     here.reload()
@@ -629,10 +634,9 @@ def test_without_scripts_the_first_frame_and_its_text_stand(page, visit):
 # ---------------------------------------------------------------- seen by everybody
 
 
-@light_and_dark
 @every_page
-def test_axe_finds_nothing(page, scheme, visit):
-    here = visit(address(page), clock=True, color_scheme=scheme)
+def test_axe_finds_nothing_in_either_theme(page, visit):
+    here = visit(address(page), clock=True)
     unfold(here.page)
     found = all_findings(here.page)
     assert not found, "\n".join(found)
@@ -741,8 +745,8 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.fixture
-def colours(visit):
-    """``colours(page, scheme)``: what the explorers of a page are drawn in, and on what."""
+def colours(desk):
+    """``colours(scheme)``: what the explorers of a page are drawn in, and on what."""
     style = mpl.rc_params_from_file(
         REPO / "ntk_lib" / "page" / "book.mplstyle", use_default_template=False
     )
@@ -750,8 +754,10 @@ def colours(visit):
     wanted = {f"curve {i}": f"var(--ntk-c{i}, #{c.strip('#')})" for i, c in enumerate(cycle)}
     wanted["ink"] = "var(--ntk-ink, #000000)"
 
-    def read(page: str, scheme: str) -> list[dict[str, str]]:
-        return visit(address(page), color_scheme=scheme).page.evaluate(
+    def read(scheme: str) -> list[dict[str, str]]:
+        desk.page.emulate_media(color_scheme=scheme)
+        settle(desk.page)
+        return desk.page.evaluate(
             """([live, wanted]) => [...document.querySelectorAll(live)].map((explorer) => {
               const found = { text: getComputedStyle(explorer.querySelector('.ntk-text')).color };
               const probe = explorer.appendChild(document.createElement('span'));
@@ -768,12 +774,14 @@ def colours(visit):
             [LIVE, wanted],
         )
 
-    return read
+    yield read
+    desk.page.emulate_media(color_scheme="light")
+    settle(desk.page)
 
 
 @every_page_with_explorers
-def test_ink_and_curves_follow_the_theme_and_stand_out(page, colours):
-    light, dark = colours(page, "light"), colours(page, "dark")
+def test_ink_and_curves_follow_the_theme_and_stand_out(colours):
+    light, dark = colours("light"), colours("dark")
     faint = set()
     for found in light + dark:
         for name in found.keys() - {"ground"}:
