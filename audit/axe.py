@@ -17,8 +17,14 @@ ONE_OF_EACH = """() => {
     }
     code.normalize();
   }
-  for (const drawing of document.querySelectorAll('svg[aria-hidden=true]')) drawing.replaceChildren();
+  for (const drawn of document.querySelectorAll('svg[aria-hidden=true]')) drawn.replaceChildren();
 }"""
+
+
+# not those that follow the scroll
+FINISH = """() => document.getAnimations()
+  .filter((animation) => animation.timeline === document.timeline)
+  .forEach((animation) => animation.finish())"""
 
 
 def findings(page: Page, **options) -> list[str]:
@@ -58,8 +64,6 @@ def unfold(page: Page) -> None:
         """() => {
           document.querySelectorAll('details').forEach((node) => (node.open = true));
           document.querySelectorAll('.toggle-hidden .toggle-button').forEach((b) => b.click());
-          const timed = document.getAnimations().filter((a) => a.timeline === document.timeline);
-          timed.forEach((animation) => animation.finish());
         }"""
     )
     settle(page)  # by now it has looked again, if it was told to
@@ -68,4 +72,5 @@ def unfold(page: Page) -> None:
 def settle(page: Page) -> None:
     """Let all pass that a page puts off, on a page whose clock is ours."""
     page.clock.run_for(2_000)
+    page.evaluate(FINISH)  # colours that fade into those of another theme
     page.evaluate("() => document.fonts.ready.then(() => null)")

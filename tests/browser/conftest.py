@@ -14,12 +14,10 @@ from scripts.browse import NoChromium, Visit, launched, visiting
 SITE = Path(__file__).parents[2] / "_build" / "html"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker takes all tests of a page, of JupyterLab, of the PDF: they share what is opened."""
-    for item in items:
-        page = getattr(item, "callspec", None) and item.callspec.params.get("page")
-        item.add_marker(pytest.mark.xdist_group(page or item.path.stem))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One worker takes all tests of a page, of JupyterLab, of the PDF: they share what they open."""
+    page = getattr(item, "callspec", None) and item.callspec.params.get("page")
+    item.add_marker(pytest.mark.xdist_group(page or item.path.stem))
 
 
 @pytest.fixture(scope="session")
