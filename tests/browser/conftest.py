@@ -15,7 +15,7 @@ SITE = Path(__file__).parents[2] / "_build" / "html"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker takes all tests of a page, of JupyterLab, of the PDF: they share what they open."""
+    """One worker takes all tests of a page, of JupyterLab, of the PDF: they share what is open."""
     page = getattr(item, "callspec", None) and item.callspec.params.get("page")
     item.add_marker(pytest.mark.xdist_group(page or item.path.stem))
 
