@@ -100,10 +100,10 @@ nbval: fresh ## run every notebook and compare each printed number
 # what needs the library alone, not the book
 LIBRARY_TESTS := tests/engine tests/page tests/test_refusals.py $(patsubst ntk_lib/%.py,tests/test_%.py,$(filter-out ntk_lib/__init__.py,$(wildcard ntk_lib/*.py)))
 
-# Groups of tests (tests/browser/conftest.py), the longest first. A worker waits for its browser now
+# In groups (tests/browser/conftest.py), the longest first. A worker waits for its browser now
 # and then, so there is one more of them than cores.
 browser: $(READY) ## open the built book (make book) in a real browser
-	$(BIN)/python -m pytest -n $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count(), 4) + 1)') --dist loadgroup --no-loadscope-reorder tests/browser
+	$(BIN)/python -m pytest -n $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count(), 4) + 1)') --dist loadscope --no-loadscope-reorder tests/browser
 
 test-latest: ## make test with the newest versions of everything; says what broke (STEPS="lint book" runs some)
 	$(PYTHON) -m venv --clear .venv-latest

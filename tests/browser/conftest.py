@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from audit.lighthouse import served
 from scripts.browse import NoChromium, Visit, launched, visiting
@@ -14,10 +16,16 @@ from scripts.browse import NoChromium, Visit, launched, visiting
 SITE = Path(__file__).parents[2] / "_build" / "html"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+class ByPage(LoadScopeScheduling):
     """One worker takes all tests of a page, of JupyterLab, of the PDF: they share what is open."""
-    page = getattr(item, "callspec", None) and item.callspec.params.get("page")
-    item.add_marker(pytest.mark.xdist_group(page or item.path.stem))
+
+    def _split_scope(self, nodeid: str) -> str:
+        page = re.search(r"[\w-]+\.html(?=\]|-)", nodeid)
+        return page[0] if page else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByPage:
+    return ByPage(config, log)
 
 
 @pytest.fixture(scope="session")
