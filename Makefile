@@ -110,10 +110,11 @@ test-latest: ## make test with the newest versions of everything; says what brok
 	.venv-latest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable ".[book,test]"
 	.venv-latest/bin/python scripts/latest.py $(STEPS)
 
+# Matplotlib's older versions warn with the newest pyparsing, which they ask for too.
 test-lowest: ## tests of the library with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[figures,training,test]"
+	.venv-lowest/bin/uv pip install --quiet --no-config --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[figures,training,test]" "pyparsing>=3.2,<3.3"
 	.venv-lowest/bin/python -m pytest $(TOGETHER) $(LIBRARY_TESTS)
 
 $(PEERS_READY):

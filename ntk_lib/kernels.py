@@ -229,6 +229,7 @@ def _check_invertible(gram: np.ndarray) -> None:
     if values[0] > len(gram) * np.finfo(gram.dtype).eps * values[-1]:
         return
     _, first, where = np.unique(gram, axis=0, return_index=True, return_inverse=True)
+    where = where.reshape(-1)  # a column in NumPy 2.0
     repeated = np.flatnonzero(first[where] != np.arange(len(gram)))
     if repeated.size:
         i, j = first[where][repeated[0]], repeated[0]

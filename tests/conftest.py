@@ -8,12 +8,15 @@ tolerance and compile more than they compute, are compiled in half the time.
 import inspect
 
 import jax
+import jax.experimental
 import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("ntk_lib", "beartype.beartype")
 
+if not hasattr(jax, "enable_x64"):  # before JAX 0.8, which `make test-lowest` runs on
+    jax.enable_x64 = jax.experimental.enable_x64
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -36,6 +37,9 @@ __all__ = ["by_recursion", "evaluate"]
 
 Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 """F: (moments of the first layer, σ, gain, β, depth) to the kernel, entry by entry."""
+
+# before JAX 0.8 it stands in jax.experimental alone
+_enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
 BLOCK = 512  # rows and columns of a block: 1 MiB in float32, which a core's cache holds
 SMALL = 2**23  # entries of a kernel up to which blocks are half that, or they would cost memory
@@ -162,7 +166,7 @@ def _coefficients(
 
     def at(z: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, "nodes 2"]:
         rho = 1 - ((z + 1) / 2) ** 2
-        with jax.enable_x64(True):
+        with _enable_x64(True):
             k = jnp.asarray(q * np.stack([rho, -rho], axis=1))
             a = jnp.full_like(k, q)
             numbers = Setting(*(np.float64(t) for t in setting[:2]), setting.depth, None)
