@@ -227,6 +227,7 @@ def test_the_entry_to_cite_says_what_the_citation_file_says():
     [
         ("book/intro.ipynb:50041", "book/intro.ipynb, cell 5, line 41"),
         ("book/intro.ipynb:120003", "book/intro.ipynb, cell 12, line 3"),
+        ("book/intro.ip.rst:50041", "book/intro.ipynb, cell 5, line 41"),
         ("book/intro.ipynb:7", "book/intro.ipynb:7"),
         ("book/glossary.md:50041", "book/glossary.md:50041"),
         ("book/intro.ipynb", "book/intro.ipynb"),

@@ -15,6 +15,7 @@ CELL = 10_000  # lines that myst-nb leaves for a cell
 
 def in_words(location: str) -> str:
     """The place as a person looks for it: cells are counted from 1."""
+    location = location.replace(".ip.rst", ".ipynb")  # sphinx-proof takes three letters off
     found = LINE.fullmatch(location)
     if not found or int(found[2]) < CELL:
         return location

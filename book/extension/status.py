@@ -45,11 +45,10 @@ class Clock(SphinxDirective):
         self.env.note_dependency(str(CLOCK))
         runs = json.loads(CLOCK.read_text(encoding="utf-8"))
         steps = list(dict.fromkeys(step for run in runs for step in run["steps"]))
-        rows = [row("commit", *(run["commit"] for run in runs))]
-        rows += [row(key, *(run[key] for run in runs)) for key in ("date", "machine", "caches")]
+        rows = [row(key, *(run[key] for run in runs)) for key in ("date", "machine", "caches")]
         rows += [row(step, *(run["steps"].get(step, "") for run in runs)) for step in steps]
         rows.append(row("together", *(sum(run["steps"].values()) for run in runs)))
-        return [table(["step", *("seconds" for _ in runs)], rows)]
+        return [table(["seconds", *(f"at {run['commit']}" for run in runs)], rows)]
 
 
 def counts(notebook: Path) -> dict[str, int]:
