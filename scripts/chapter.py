@@ -80,9 +80,10 @@ EXPLORER = '''\
 def first_figure(power):
     """What is to be seen in the figure."""
     fig, ax = plt.subplots()
-    ax.plot(x, 2 * x**power, color="C0")
+    y = 2 * x**power
+    ax.plot(x, y, color="C0")
     ax.set(xlabel="$x$", ylabel="$2x^p$", ylim=(-2, 2), title=f"$p$ = {power}")
-    return fig, f"Twice the power {power} of x rises to {2.0:.0f} at x = 1."'''
+    return fig, f"Twice the power {power} of x rises from {y[20]:.0f} at 0 to {y[-1]:.0f} at 1."'''
 
 OPENING = """\
 # {title}
