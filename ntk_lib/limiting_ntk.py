@@ -82,7 +82,7 @@ def _ntk(
 
     def layer(_: Array, state: tuple[Array, Moments]) -> tuple[Array, Moments]:
         theta, moments = state
-        sigma_dot = gain * sigma.dual_prime(*moments)
+        sigma_dot = gain * sigma.slope(moments)
         moments = next_moments(moments, sigma, gain=gain, beta=beta)
         return theta * sigma_dot + moments.k, moments
 

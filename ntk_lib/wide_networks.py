@@ -35,6 +35,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ntk_lib.engine.activations import Activation, Moments, as_activation
+from ntk_lib.engine.angles import safe_sqrt
 from ntk_lib.engine.arguments import (
     as_array,
     as_counts,
@@ -222,9 +223,22 @@ def next_moments(
     beta: Float[Array, ""],
 ) -> Moments:
     """From Σ^(ℓ) to Σ^(ℓ+1) = c·E[σ(u)σ(v)] + β²."""
-    a, b, k = moments
-    arguments = ((a, a, a), (b, b, b), (a, b, k))
-    return Moments(*(gain * sigma.dual(*t) + beta**2 for t in arguments))
+    a, b, k, gap = sigma.moments(moments)
+    above = Moments(*(gain * t + beta**2 for t in (a, b, k)))
+    if gap is None:
+        return above
+    return above._replace(gap=_gap_with_bias(gain * a, gain * b, k >= 0, gap, beta))
+
+
+def _gap_with_bias(a: Array, b: Array, ahead: Array, gap: Array, beta: Array) -> Array:
+    """1 - |ρ'| of (√(ab) ρ + β²)/√((a + β²)(b + β²)) from 1 - |ρ|: sums of positive parts."""
+    root_a, root_b = safe_sqrt(a), safe_sqrt(b)
+    small, large = root_a * root_b, safe_sqrt(a + beta**2) * safe_sqrt(b + beta**2)
+    total = large + beta**2 + small
+    lost = (beta * (root_a - root_b)) ** 2 / jnp.where(total > 0, total, 1.0)  # large - small - β²
+    one, other = small * gap + lost, small * (2 - gap) + lost
+    nearer = jnp.where(ahead, one, jnp.minimum(other, one + 2 * beta**2))
+    return nearer / jnp.where(large > 0, large, 1.0)
 
 
 def _nngp(

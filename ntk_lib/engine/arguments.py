@@ -336,8 +336,10 @@ def as_params(params: PyTree, *, name: str = "params") -> PyTree:
     return jax.tree.map(lambda w: jnp.asarray(w, jnp.result_type(w)), params)
 
 
-def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float]:
-    """Gain and β as floats, the depth checked.
+def check_numbers(
+    *, depth: int, gain: ArrayLike, beta: ArrayLike
+) -> tuple[float | Array, float | Array]:
+    """Gain and β as floats, or traced as they are, the depth checked.
 
     Raises ``TypeError`` for a depth that is not an integer or a gain or β that is not a number,
     ``ValueError`` for depth < 1, gain ≤ 0, β < 0, or a value that is not finite.
@@ -345,8 +347,9 @@ def check_numbers(*, depth: int, gain: float, beta: float) -> tuple[float, float
     if isinstance(depth, bool) or not isinstance(depth, int | np.integer):
         raise TypeError(f"depth needs an integer, the number of weight layers, got {depth!r}")
     as_whole("depth", depth, least=1, meaning=" weight layer")
-    gain, beta = as_positive("gain", gain), as_nonnegative("beta", beta)
-    return gain, beta
+    if not isinstance(gain, jax.core.Tracer):
+        gain = as_positive("gain", gain)
+    return gain, as_nonnegative("beta", beta)
 
 
 def check_params(params: Sequence) -> None:

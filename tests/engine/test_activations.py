@@ -19,6 +19,7 @@ from ntk_lib.engine.activations import ACTIVATIONS, as_activation, leaky_relu, m
 from ntk_lib.wide_networks import nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
+SIGMOIDS = ["tanh", "gelu", "sigmoid", "silu", "softplus"]
 
 
 # ---------------------------------------------------------------- dual activations
@@ -149,14 +150,21 @@ def test_duals_broadcast_and_keep_the_dtype(name, dtype):
 def test_known_activations_carry_their_name(name):
     assert ACTIVATIONS[name].name == name
     assert as_activation(name) is ACTIVATIONS[name]
-    assert ACTIVATIONS[name].homogeneous == (name in ("relu", "leaky_relu"))
-    assert list(ACTIVATIONS) == NAMES
+    assert (ACTIVATIONS[name].slopes is not None) == (name in ("relu", "leaky_relu"))
+    assert list(ACTIVATIONS) == [*NAMES, *SIGMOIDS]
 
 
-def test_equal_slopes_give_the_same_object_so_that_compiled_code_is_reused(no_hook):
-    assert leaky_relu(0, 1) is leaky_relu(0.0, 1.0)
-    assert leaky_relu(0.2) is leaky_relu(negative=0.2)
-    assert leaky_relu() is leaky_relu(0.01, 1.0)
+def test_equal_slopes_give_equal_activations_so_that_compiled_code_is_reused(no_hook):
+    for one, other in (
+        (leaky_relu(0, 1), leaky_relu(0.0, 1.0)),
+        (leaky_relu(0.2), leaky_relu(negative=0.2)),
+        (leaky_relu(), leaky_relu(0.01, 1.0)),
+        (monomial(2), monomial(2)),
+    ):
+        assert one == other
+        assert hash(one) == hash(other)
+    assert leaky_relu(0.2) != leaky_relu(0.3)
+    assert leaky_relu(0, 1) == ACTIVATIONS["relu"]
     assert leaky_relu(0.2).name == "leaky_relu(0.2, 1)"
 
 
@@ -248,31 +256,28 @@ def test_quadrature_agrees_with_the_closed_forms(name, x64):
     np.testing.assert_allclose(numeric.dual_prime(a, b, k), closed.dual_prime(a, b, k), atol=1e-8)
 
 
-@pytest.mark.parametrize("nodes", [3, 4, 40])
-def test_quadrature_is_exact_for_polynomials_of_degree_below_nodes(nodes, x64):
+def test_quadrature_is_exact_for_polynomials(x64):
     a, b, k = jnp.array([2.0, 0.5]), jnp.array([3.0, 0.5]), jnp.array([-1.0, 0.5])
-    square = quadrature(lambda z: z**2 - z, nodes=nodes)
+    square = quadrature(lambda z: z**2 - z)
     np.testing.assert_allclose(square.dual(a, b, k), a * b + 2 * k**2 + k, rtol=1e-12)
     np.testing.assert_allclose(square.dual_prime(a, b, k), 4 * k + 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("nodes", [4, 40])
-def test_quadrature_of_cubes_is_isserlis_theorem(nodes, x64):
+def test_quadrature_of_cubes_is_isserlis_theorem(x64):
     a, b, k = jnp.array([2.0]), jnp.array([3.0]), jnp.array([-1.0])
-    cube = quadrature(lambda z: z**3, nodes=nodes)
+    cube = quadrature(lambda z: z**3)
     np.testing.assert_allclose(cube.dual(a, b, k), 9 * a * b * k + 6 * k**3, rtol=1e-12)
 
 
 def test_quadrature_handles_a_point_without_variance(x64):
     zero, one = jnp.zeros(1), jnp.ones(1)
     numeric = quadrature(jnp.cos)
-    np.testing.assert_allclose(numeric.dual(zero, zero, zero), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(numeric.dual(zero, zero, zero), 1.0, rtol=1e-12)
     np.testing.assert_allclose(numeric.dual(zero, one, zero), math.exp(-0.5), rtol=1e-12)
     np.testing.assert_allclose(numeric.dual(one, zero, zero), math.exp(-0.5), rtol=1e-12)
 
 
 def test_quadrature_is_symmetric_in_its_two_points(x64):
-    # at a variance where 40 nodes are not enough too: a Gram needs to stay symmetric
     numeric = quadrature(jnp.tanh)
     a, b, k = jnp.array([1.0, 20.0]), jnp.array([2.0, 0.01]), jnp.array([0.7, -0.3])
     np.testing.assert_allclose(numeric.dual(a, b, k), numeric.dual(b, a, k), rtol=1e-12)
@@ -280,7 +285,7 @@ def test_quadrature_is_symmetric_in_its_two_points(x64):
 
 
 def test_quadrature_broadcasts_and_keeps_the_dtype(dtype):
-    numeric = quadrature(jnp.tanh, nodes=10)
+    numeric = quadrature(jnp.tanh)
     a, b, k = jnp.ones((3, 1), dtype), jnp.ones((1, 4), dtype), jnp.zeros((3, 4), dtype)
     value = numeric.dual(a, b, k)
     assert value.shape == (3, 4)
@@ -288,7 +293,7 @@ def test_quadrature_broadcasts_and_keeps_the_dtype(dtype):
 
 
 def test_quadrature_is_named_after_its_function():
-    assert quadrature(math.sin).name == "quadrature(sin)"
+    assert quadrature(jnp.sin).name == "quadrature(sin)"
     assert quadrature(jnp.tanh).name == "quadrature(tanh)"
 
 
@@ -331,6 +336,5 @@ def test_the_linear_network_has_a_constant_nngp(x64):
     )
 
 
-def test_equal_degrees_give_the_same_object(no_hook):
-    assert monomial(3) is monomial(3)
+def test_a_monomial_carries_its_degree(no_hook):
     assert monomial(3).name == "monomial(3)"
