@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ntk_lib.engine.angles import arc_cosine_of, safe_sqrt
+from ntk_lib.engine.angles import arc_cosine_at, correlations, safe_sqrt, unit_vectors
 from ntk_lib.engine.arguments import (
     as_array,
     as_choice,
@@ -109,11 +109,15 @@ def arc_cosine(
 @partial(jax.jit, static_argnames="order")
 def _arc_cosine(x: Array, y: Array | None, *, order: int) -> Array:
     other = x if y is None else y
-    a, b = (jnp.sum(t * t, axis=1) for t in (x, other))
-    k = x @ other.T
+    (u, left), (v, right) = unit_vectors(x, 0.0), unit_vectors(other, 0.0)
+    # unit vectors of √d-th the points: the sizes are norms over √d
+    rho, gap = correlations(u, v)
     if y is None:
-        k = jnp.where(jnp.eye(len(x), dtype=bool), a[:, None], (k + k.T) / 2)
-    return arc_cosine_of(a[:, None], b[None, :], k, order=order)
+        same = jnp.eye(len(x), dtype=bool)
+        rho, gap = (rho + rho.T) / 2, jnp.where(same, 0.0, (gap + gap.T) / 2)
+    norms = math.sqrt(x.shape[1]) * left[:, None], math.sqrt(x.shape[1]) * right[None]
+    kernels = arc_cosine_at(rho >= 0, gap)
+    return kernels.step if order == 0 else norms[0] * norms[1] * kernels.relu
 
 
 def _as_order(value: object) -> int:

@@ -98,12 +98,15 @@ def ntk(
     gain: float = 1.0,
     beta: float = 0.1,
     mesh: Mesh | None = None,
-) -> Float[Array, "n m"]:
+    diagonal: bool = False,
+) -> Float[Array, " n *m"]:
     """The limiting NTK Θ^(depth) of a multilayer perceptron in the NTK parametrisation.
 
     ``x`` has shape (n, d) and ``y`` (m, d); without ``y`` the kernel of ``x`` with itself. Inputs
     are divided by √d, as in the paper. Returns shape (n, m), in the units of f²; how large ones are
-    computed, and what ``mesh`` does, is said in ``evaluation``. With several outputs the limit is
+    computed, and what ``mesh`` does, is said in ``evaluation``. With ``diagonal`` only the kernel
+    of each point with itself, (n,), in memory of order n. ``gain`` and ``beta`` may be traced, for
+    their gradients. With several outputs the limit is
     this kernel times the identity.
 
     Raises ``ValueError`` or ``TypeError`` for what ``evaluate`` refuses.
@@ -111,7 +114,7 @@ def ntk(
     2019, equations 7 to 9, where L = ``depth`` - 1 counts hidden layers.
     """
     setting = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
-    return evaluate(_ntk, x, y, **setting, mesh=mesh)
+    return evaluate(_ntk, x, y, **setting, mesh=mesh, diagonal=diagonal)
 
 
 def recursive_ntk(

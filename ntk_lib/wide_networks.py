@@ -261,18 +261,21 @@ def nngp(
     gain: float = 1.0,
     beta: float = 0.1,
     mesh: Mesh | None = None,
-) -> Float[Array, "n m"]:
+    diagonal: bool = False,
+) -> Float[Array, " n *m"]:
     """Covariance Σ^(depth) of the output of an infinitely wide network at initialisation.
 
     ``x`` has shape (n, d) and ``y`` (m, d); without ``y`` the kernel of ``x`` with itself. Inputs
     are divided by √d, as in the paper. Returns shape (n, m), in the units of f²; how large ones are
-    computed, and what ``mesh`` does, is said in ``evaluation``.
+    computed, and what ``mesh`` does, is said in ``evaluation``. With ``diagonal`` only the kernel
+    of each point with itself, (n,), in memory of order n. ``gain`` and ``beta`` may be traced, for
+    their gradients.
 
     Raises ``ValueError`` or ``TypeError`` for what ``evaluate`` refuses.
     Source: Jacot et al. 2018, Proposition 1; Lee et al. 2018.
     """
     setting = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
-    return evaluate(_nngp, x, y, **setting, mesh=mesh)
+    return evaluate(_nngp, x, y, **setting, mesh=mesh, diagonal=diagonal)
 
 
 # ---------------------------------------------------------------- depth
@@ -286,7 +289,8 @@ def _variance(q: Array, gain: Array, beta: Array, sigma: Activation) -> Array:
 @functools.partial(jax.jit, static_argnames="sigma")
 def _correlation(rho: Array, q: Array, gain: Array, beta: Array, sigma: Activation) -> Array:
     q = jnp.broadcast_to(q, rho.shape)
-    return (gain * sigma.dual(q, q, q * rho) + beta**2) / _variance(q, gain, beta, sigma)
+    above = sigma.moments(Moments(q, q, q * rho, 1 - jnp.abs(rho)))
+    return (gain * above.k + beta**2) / _variance(q, gain, beta, sigma)
 
 
 @functools.partial(jax.jit, static_argnames="sigma")

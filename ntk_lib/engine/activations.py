@@ -30,7 +30,7 @@ from ntk_lib.engine.angles import (
     safe_sqrt,
 )
 from ntk_lib.engine.arguments import as_number, as_whole
-from ntk_lib.engine.programs import fingerprint
+from ntk_lib.engine.programs import traced
 from ntk_lib.engine.sigmoids import DUALS
 
 __all__ = [
@@ -381,7 +381,8 @@ def _expectation_jvp(function, nodes, orders, at, moved):
     # by parts: ∂/∂a and ∂/∂b take two derivatives of one factor, ∂/∂k one of each (Price's theorem)
     (i, j), (a, b, k), (da, db, dk) = orders, at, moved
     slopes = (
-        _expectation(function, nodes, new, a, b, k) for new in ((i + 2, j), (i, j + 2), (i + 1, j + 1))
+        _expectation(function, nodes, new, a, b, k)
+        for new in ((i + 2, j), (i, j + 2), (i + 1, j + 1))
     )
     of_a, of_b, of_k = slopes
     value = _expectation(function, nodes, orders, a, b, k)
@@ -447,9 +448,28 @@ def as_activation(activation: "str | Activation") -> Activation:
 
 
 def _with_key(sigma: Activation) -> Activation:
-    one = jax.ShapeDtypeStruct((), jnp.float32)
-    key = [sigma.name, fingerprint(sigma.function, one)]
+    key = [sigma.name, _computed(sigma.function, 1)]
     for dual in (sigma.dual, sigma.dual_prime):
         own = getattr(dual, "func", None) in (_ruled_dual, _ruled_dual_prime)
-        key.append((dual.func, dual.args[1]) if own else fingerprint(dual, one, one, one))
+        key.append((dual.func, dual.args[1]) if own else _computed(dual, 3))
     return dataclasses.replace(sigma, key=tuple(key))
+
+
+def _computed(function: Callable, count: int) -> Hashable:
+    """What ``function`` of ``count`` numbers computes, and its derivatives, as it is now."""
+
+    def with_slopes(*at: Array) -> tuple:
+        def slope(*at: Array) -> Array:
+            return jax.jvp(function, at, at)[1]
+
+        return function(*at), slope(*at), jax.jvp(slope, at, at)[1]
+
+    found = traced(with_slopes, *(jnp.ones((), jnp.float32),) * count)
+    if any(isinstance(array, jax.core.Tracer) for array in found.arrays):
+        raise TypeError(
+            "activation needs a function of known numbers, got one that reads a traced value: "
+            "gain and beta may be traced, the parameters of an activation may not"
+        )
+    return found.program, tuple(
+        (a.dtype, a.shape, a.tobytes()) for a in map(np.asarray, found.arrays)
+    )

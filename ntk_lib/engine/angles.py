@@ -187,9 +187,7 @@ def arc_cosine_at(ahead: Array, gap: Array) -> ArcCosine:
     return ArcCosine(step, relu, jnp.where(ahead, gap - w, 1 - w))
 
 
-def arc_cosine_of(
-    a: Array, b: Array, k: Array, gap: Array | None = None, *, order: int
-) -> Array:
+def arc_cosine_of(a: Array, b: Array, k: Array, gap: Array | None = None, *, order: int) -> Array:
     """The arc-cosine kernel of ``order`` 0 or 1 as a function of a = ‖x‖², b = ‖x'‖², k = x·x'.
 
     a, b, k broadcast against one another; ``gap`` is 1 - |k|/√(ab) where it is known better than

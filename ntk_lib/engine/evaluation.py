@@ -13,10 +13,10 @@ and F is a recursion over the layers. ``evaluate`` fills the matrix of K:
 - in float64 where the points are float32 but few, so that a small kernel is exact to its rounding;
 - on many devices, each of which computes and holds its part.
 
-The angle between two points is taken from the points themselves where their cosine does not hold it
-(``angles.correlations``). Without bias a σ that is straight on either side of zero multiplies: there
-the recursion runs on unit vectors, and the norms are factors, so that neither depth nor gain nor the
-size of the points leads out of the range of the dtype before the result does.
+The angle between two points is taken from the points themselves where their cosine does not hold
+it (``angles.correlations``). Where σ is straight on either side of zero and there is no bias, norms
+are factors: the recursion runs on unit vectors, so that neither depth nor gain nor the size of the
+points leads out of the range of the dtype before the result does.
 """
 
 import functools
@@ -112,9 +112,7 @@ def _block(
         kernel = by_angle(rho >= 0, gap, coefficients)
     else:
         a, b = left.variance[:, None], right.variance[None]
-        kernel = recursion(
-            Moments(a, b, geometric_mean(a, b) * rho, gap), sigma, gain, beta, depth
-        )
+        kernel = recursion(Moments(a, b, geometric_mean(a, b) * rho, gap), sigma, gain, beta, depth)
     kernel = kernel * (left.size[:, None] * right.size[None])
     same = left.index[:, None] == right.index[None]
     return jnp.where(same, left.diagonal[:, None], kernel)
@@ -151,7 +149,7 @@ def by_recursion(
     depth: int,
     factors: bool = False,
     diagonal: bool = False,
-) -> Float[Array, "n *m"]:
+) -> Float[Array, " n *m"]:
     """The recursion at every pair in one piece: the reference, and what is differentiated.
 
     Holds several arrays of shape (n, m). ``factors`` says that β is 0 and known to be.
@@ -185,7 +183,9 @@ def _about(
     Raises ``ValueError`` where the kernel of a point with itself is not a number of ``dtype``.
     """
     with enable_x64(True):
-        setting = Setting(np.float64(numbers.gain), np.float64(numbers.beta), np.int32(numbers.depth))
+        setting = Setting(
+            np.float64(numbers.gain), np.float64(numbers.beta), np.int32(numbers.depth)
+        )
         found, gain = _about_points(
             jnp.asarray(x, float), sigma, setting, recursion, _are_factors(sigma, numbers.beta)
         )
@@ -202,17 +202,18 @@ def _refuse(sigma, numbers: Numbers, row: int, value: float, variance: float, dt
     if math.isnan(value) and sigma.costly and not isinstance(sigma.key, str):
         raise ValueError(
             f"activation needs a function that the quadrature resolves, got {sigma.name} at "
-            f"variance {variance:.3g} (row {row}) and what gain {numbers.gain:g} makes of it: (1) it "
-            "has a kink or a jump: leaky_relu has its expectations in closed form, and "
-            "Activation(name, function, dual, dual_prime) takes yours; (2) the variance is too "
-            "large: scale the inputs or lower the gain; (3) nodes is below 320"
+            f"variance {variance:.3g} (row {row}) and what gain {numbers.gain:g} makes of it. (1) "
+            "It has a kink or a jump: leaky_relu has its expectations in closed form, and "
+            "Activation(name, function, dual, dual_prime) takes yours. (2) The variance is too "
+            "large: scale the inputs, or lower the gain. (3) nodes is below 320. The page "
+            "asked.html#asked-activation shows each"
         )
     size = "beyond float64" if not math.isfinite(value) else f"{value:.3g}"
     raise ValueError(
-        f"gain needs a value at which the kernel fits into {jnp.dtype(dtype)}, got {numbers.gain:g} "
+        f"gain needs a value at which the kernel fits into {dtype}, got {numbers.gain:g} "
         f"with depth {numbers.depth}: K(x, x) is {size} in row {row}, where the first variance is "
         f"{variance:.3g}. Ways out: a gain that hands variances on (2 for ReLU), smaller inputs, "
-        'or float64: jax.config.update("jax_enable_x64", True)'
+        'or float64: jax.config.update("jax_enable_x64", True). See asked.html#asked-depth'
     )
 
 
@@ -347,7 +348,7 @@ def evaluate(
     mesh: Mesh | None = None,
     plain: bool = False,
     diagonal: bool = False,
-) -> Float[Array, "n *m"]:
+) -> Float[Array, " n *m"]:
     """The kernel whose recursion is given at all pairs of ``x`` and ``y`` (None: of ``x``).
 
     Beside the result it holds the points and a few blocks of at most 512 × 512. Under a JAX
@@ -360,8 +361,8 @@ def evaluate(
     few points have one. Equal rows are equal in the result. Rows of zeros are points like any
     other.
 
-    Raises ``TypeError`` for a mesh that is none, ``ValueError`` for one of more than two axes, under
-    a transformation and for points that its devices cannot share evenly, for ``y`` with
+    Raises ``TypeError`` for a mesh that is none, ``ValueError`` for one of more than two axes,
+    under a transformation and for points that its devices cannot share evenly, for ``y`` with
     ``diagonal``, a kernel that leaves the range of its dtype and a function that ``quadrature``
     does not resolve, and what ``as_activation``, ``check_numbers`` and ``as_inputs`` raise.
     """

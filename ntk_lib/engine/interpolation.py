@@ -6,8 +6,8 @@ cheaper to run the recursion at few places, in float64, and to interpolate:
 
 - *by angle*. When all points have one variance, or their norms are factors, F is a function of ρ
   alone. The variable is s = √(1 − |ρ|), one polynomial for each sign of ρ. In ρ itself the kernel
-  of ReLU has root singularities at ±1; in s it is analytic (1 − cos θ = 2 sin²(θ/2)), so a Chebyshev
-  interpolant converges geometrically (Trefethen 2013, chapter 8).
+  of ReLU has root singularities at ±1; in s it is analytic (1 − cos θ = 2 sin²(θ/2)), so that a
+  Chebyshev interpolant converges geometrically (Trefethen 2013, chapter 8).
 - *by surface*. Where one expectation takes thousands of operations and σ is smooth, F over
   √(F(a, a, 1) F(b, b, 1)) is interpolated in three variables, log(√a + 0.3), log(√b + 0.3) and ρ. A
   point then brings a short vector in place of its variance, and a pair costs some hundred
@@ -38,7 +38,7 @@ Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
 NODES = (32, 64)  # places where the recursion is run to find the polynomials: enough, or more
-SIZES = ((8, 16), (16, 32), (24, 64), (40, 128))  # of a surface: in each variance, in ρ
+SIZES = ((16, 32), (24, 64), (40, 128))  # of a surface: in each variance, in ρ
 
 
 class Numbers(NamedTuple):
@@ -149,7 +149,8 @@ def surface(
     else:
         ends = (np.floor(4 * _stretched(low)) / 4, np.ceil(4 * _stretched(high)) / 4)
         ends = (max(float(ends[0]), float(np.log(_OFFSET))), float(ends[1]))
-    accuracy = max(eps / 4, 1e-8)  # what quadrature promises; closed forms are exact to 1e-14
+    # of quadrature, whose places cost most, a digit more than is promised
+    accuracy = max(eps / 4, 1e-8 if isinstance(sigma.key, str) else 1e-7)
     return _surface(recursion, sigma, numbers, ends, accuracy)
 
 
@@ -163,13 +164,13 @@ def _surface(
         roots = np.exp(middle + half * _zeros(count)) - _OFFSET
         row, column = np.triu_indices(count)
         a, b = (roots[t, None] ** 2 for t in (row, column))
-        k = roots[row, None] * roots[column, None] * _zeros(angles)
+        k = roots[row, None] * roots[column, None] * np.append(_zeros(angles), 1.0)
         values = run(recursion, Moments(a, b, k), sigma, numbers)
-        diagonal = run(recursion, Moments(*(roots**2,) * 3), sigma, numbers)
+        values, diagonal = values[:, :-1], values[row == column, -1]
         table = np.empty((count, count, angles))
-        table[row, column] = table[column, row] = values / np.sqrt(
-            diagonal[row] * diagonal[column]
-        )[:, None]
+        table[row, column] = table[column, row] = (
+            values / np.sqrt(diagonal[row] * diagonal[column])[:, None]
+        )
         if not np.all(np.isfinite(table)):
             return None
         to = _to_chebyshev(count)
