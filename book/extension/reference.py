@@ -61,6 +61,7 @@ def parts(docstring: str) -> Parts:
             found[word][i] = piece
             found["text"].append(f"\n\n{after}" if after else "")
     text, raises, source = (" ".join(found[key]).strip() for key in found)
+    text = re.sub(r"[ ]+\n", "\n", text)
     return Parts(summary.strip(), text, " ".join(raises.split()), " ".join(source.split()))
 
 
@@ -268,8 +269,9 @@ class Library(SphinxDirective):
         return [self.section(entry) for entry in entries(here, everywhere)]
 
     def section(self, entry: Entry) -> nodes.section:
-        name = nodes.title("", "", nodes.literal(entry.name, entry.name))
-        made = nodes.section("", name, ids=[entry.anchor], names=[entry.anchor])
+        made = nodes.section(
+            "", nodes.title("", entry.name), ids=[entry.anchor], names=[entry.anchor]
+        )
         said = entry.parts
         made["classes"].append("library-entry")
         made += parsed(self, said.summary)
