@@ -298,9 +298,15 @@ class Library(SphinxDirective):
         return f"[](/{entry.chapter}.ipynb); the code is {file}"
 
 
+PRIME = re.compile(r"(?<=[Α-Ωα-ω])'|(?<=\b[a-zA-Z])'(?!\w)")
+
+
 def parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
     """Markdown as nodes: docstrings keep to what Markdown and reStructuredText share."""
     box = nodes.Element()
+    # σ' and x' are no quotations, and are not to become any
+    pieces = re.split(r"(``.*?``)", text, flags=re.DOTALL)
+    text = "".join(p if p.startswith("``") else PRIME.sub("′", p) for p in pieces)
     lines = StringList(text.splitlines(), source=directive.get_source_info()[0])
     directive.state.nested_parse(lines, directive.content_offset, box)
     return box.children
@@ -430,6 +436,7 @@ def attribute(owner: object, name: str) -> object:
 
 
 TAG = re.compile(r"(<[^>]*>)")
+MARKED = re.compile(r'<span class="n">(<a class="library-name"[^>]*>[^<]*</a>)</span>')
 PRE = re.compile(r"(<pre[^>]*>)(.*?)(</pre>)", re.DOTALL)
 
 
@@ -451,7 +458,8 @@ def linked(code: str, places: list[tuple[int, int, str, str]], known: dict[str, 
         rows = text.split("\n")
         line += len(rows) - 1
         column = len(rows[-1]) + (column if len(rows) == 1 else 0)
-    return "".join(made)
+    # a name has the colour of text, and needs no second mark (PLAIN in light_page.py)
+    return MARKED.sub(r"\1", "".join(made))
 
 
 def link_code(app: Sphinx, pagename, templatename, context, doctree) -> None:
