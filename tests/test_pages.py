@@ -241,6 +241,18 @@ def test_every_public_name_has_one_entry_or_is_left_out_by_name():
     assert set(reference.handed_on().values()) <= set(NAMED)
 
 
+def test_a_chapter_to_come_is_in_the_reference_by_itself():
+    page = "```{library}\nothers\n```\n```{library}\n:without: train\nkernels rbf\n```\n"
+    first, second = reference.groups(page)
+    found = {entry.anchor for entry in reference.entries(first, [first, second])}
+    assert "ntk_lib.limiting_ntk.ntk" in found
+    assert "ntk_lib.lazy.train" not in found
+    assert {name for name in found if name.startswith("ntk_lib.kernels.")} == set()
+    assert [entry.anchor for entry in reference.entries(second, [first, second])] == [
+        "ntk_lib.kernels.rbf"
+    ]
+
+
 def missing(docstring: str, *, raises: bool) -> list[str]:
     """The parts that an entry would lack."""
     said = reference.parts(docstring)

@@ -8,6 +8,7 @@ library in a cell of code leads there: which name it is says the notebook's own 
 import ast
 import html
 import importlib
+import itertools
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -193,7 +194,10 @@ def public(module: str) -> list[str]:
 
 
 class Group(NamedTuple):
-    """What stands under one ``library``: lines ``MODULE``, ``MODULE NAME …``, and ``(chapter)``."""
+    """What stands under one ``library``: lines ``MODULE`` or ``MODULE NAME …``, with ``(chapter)``.
+
+    The line ``others`` is all modules of chapters that no line names, so that a new chapter is in.
+    """
 
     lines: list[str]
     without: list[str]
@@ -223,8 +227,14 @@ def entries(group: Group, everywhere: list[Group]) -> list[Entry]:
     """The entries of a group; a module's line takes what no line names. Handed on comes first."""
     taken = {(m, name) for g in everywhere for m, names, _ in g.named for name in names}
     taken |= {("", name) for g in everywhere for name in g.without}
+    listed = {module for g in everywhere for module, *_ in g.named}
+    chapters = [
+        f"ntk_lib.{path.stem}" for path in sorted((doors.REPO / "ntk_lib").glob("[!_]*.py"))
+    ]
+    others = [(module, [], None) for module in chapters if module not in listed]
     found = []
-    for module, names, chapter in group.named:
+    lines = ([line] if line[0] != "ntk_lib.others" else others for line in group.named)
+    for module, names, chapter in itertools.chain.from_iterable(lines):
         left = [n for n in public(module) if not {(module, n), ("", n)} & taken]
         chapter = chapter or served(module)
         found += [Entry(module, name, chapter) for name in names or left]
@@ -298,15 +308,17 @@ class Library(SphinxDirective):
         return f"[](/{entry.chapter}.ipynb); the code is {file}"
 
 
+WORD = re.compile(r'("[a-z_]+")')
 PRIME = re.compile(r"(?<=[Α-Ωα-ω])'|(?<=\b[a-zA-Z])'(?!\w)")
 
 
 def parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
     """Markdown as nodes: docstrings keep to what Markdown and reStructuredText share."""
     box = nodes.Element()
-    # σ' and x' are no quotations, and are not to become any
+    # neither σ' and x' nor a word that is an argument is a quotation, and is not to become one
     pieces = re.split(r"(``.*?``)", text, flags=re.DOTALL)
-    text = "".join(p if p.startswith("``") else PRIME.sub("′", p) for p in pieces)
+    prose = (p if p.startswith("``") else PRIME.sub("′", p) for p in pieces)
+    text = "".join(p if p.startswith("``") else WORD.sub(r"``\1``", p) for p in prose)
     lines = StringList(text.splitlines(), source=directive.get_source_info()[0])
     directive.state.nested_parse(lines, directive.content_offset, box)
     return box.children
