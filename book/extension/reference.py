@@ -304,7 +304,8 @@ class Library(SphinxDirective):
     def home(self, entry: Entry) -> str:
         file = f"``{file_of(entry.module).relative_to(doors.REPO).as_posix()}``"
         if entry.chapter is None:
-            return f"no chapter yet; the code is {file}"
+            engine = entry.module.startswith("ntk_lib.engine.")
+            return f"{'the engine' if engine else 'no chapter yet'}; the code is {file}"
         return f"[](/{entry.chapter}.ipynb); the code is {file}"
 
 
