@@ -109,8 +109,8 @@ def ntk(
     Conventions, with a check of each on the book's page "Dictionary of conventions":
 
     - ``depth`` counts layers of weights: three hidden layers are ``depth=4``.
-    - ``gain`` multiplies what comes out of each σ, and neither the inputs nor the output. Every
-      bias is ``beta`` times a number from N(0, 1).
+    - Each σ is √gain·σ; neither the inputs nor the output have that factor. Every bias is ``beta``
+      times a number from N(0, 1).
     - neural-tangents with ``W_std``, ``b_std`` in each ``Dense``, and σ_w, σ_b of the NNGP
       literature: ``ntk(W_std * x, gain=W_std**2, beta=b_std)``, depth one more than hidden layers.
     - Arora et al. 2019 with c_σ: ``ntk(√d * x, gain=c_σ, beta=0)``; for ReLU c_σ is 2.
