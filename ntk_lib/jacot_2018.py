@@ -90,7 +90,8 @@ def saddle(
 ) -> tuple[Float[Array, "count 2"], Float[Array, " count"]]:
     """``count`` points x ~ N(0, I) of the plane, and f*(x) = x₁x₂ at each: the task of Figure 1.
 
-    In float32. Source: Jacot et al. 2018, section 6.1, which does not say how many points.
+    In float32. Raises ``ValueError`` or ``TypeError`` for a count below 1 and for what is no key.
+    Source: Jacot et al. 2018, section 6.1, which does not say how many points.
     """
     count = as_whole("count", count, least=1)
     x = jax.random.normal(as_key("key", key), (count, 2), jnp.float32)

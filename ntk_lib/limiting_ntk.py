@@ -109,6 +109,21 @@ def ntk(
     their gradients. With several outputs the limit is
     this kernel times the identity.
 
+    Conventions, with a check of each on the book's page "Dictionary of conventions":
+
+    - ``depth`` counts layers of weights: three hidden layers are ``depth=4``.
+    - Each σ is √gain·σ; neither the inputs nor the output have that factor. Every bias is ``beta``
+      times a number from N(0, 1).
+    - neural-tangents with ``W_std``, ``b_std`` in each ``Dense``, and σ_w, σ_b of the NNGP
+      literature: ``ntk(W_std * x, gain=W_std**2, beta=b_std)``, depth one more than hidden layers.
+    - Arora et al. 2019 with c_σ: ``ntk(√d * x, gain=c_σ, beta=0)``; for ReLU c_σ is 2.
+    - He initialisation is ``gain=2`` with inputs times √2, LeCun's is ``gain=1``. PyTorch's
+      ``nn.Linear`` is ``gain=1/3``. All three concern the function at the start: training their
+      weights directly multiplies each layer's share of the kernel by its fan-in over its gain.
+    - s steps of rate η on C = (1/2N) Σ (f - y)² are the time t = sη. A mean of squares without
+      the ½ makes it 2sη, a sum of squares 2Nsη.
+    - The result is float32 unless ``jax.config.update("jax_enable_x64", True)`` came first.
+
     Raises ``ValueError`` or ``TypeError`` for what ``evaluate`` refuses.
     Source: Jacot et al. 2018, Theorem 1; with ``gain=2, beta=0`` and inputs times √d, Arora et al.
     2019, equations 7 to 9, where L = ``depth`` - 1 counts hidden layers.

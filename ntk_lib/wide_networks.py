@@ -157,7 +157,10 @@ def apply(
     gain: ArrayLike = 1.0,
     beta: ArrayLike = 0.1,
 ) -> Float[Array, "*n n_L"]:
-    """The network function f(x) = α̃^(L)(x), shape (*n, n_L), for inputs of shape (*n, n₀)."""
+    """The network function f(x) = α̃^(L)(x), shape (*n, n_L), for inputs of shape (*n, n₀).
+
+    Raises what ``preactivations`` raises.
+    """
     return preactivations(params, x, activation=activation, gain=gain, beta=beta)[-1]
 
 
@@ -391,6 +394,8 @@ def susceptibility(
     """χ = c·E[σ'(u)²], u ~ N(0, q): the slope of the correlation map at ρ = 1, at a fixed q.
 
     Below 1 nearby points draw together with depth (order), above 1 they part (chaos).
+
+    Raises what ``variance_map`` raises.
     Source: Poole et al. 2016, section 2.
     """
     q = _variances(q)

@@ -80,6 +80,10 @@ def listed(*, chapters_only: bool = False) -> list[str]:
 
 
 CHAPTERS = [name for name in listed(chapters_only=True) if (BOOK / f"{name}.ipynb").exists()]
+# Notebooks among the appendices: pages to look something up, with neither exercises nor a module.
+APPENDICES = [
+    name for name in listed() if name not in CHAPTERS and (BOOK / f"{name}.ipynb").exists()
+]
 LIBRARY = REPO / "ntk_lib"
 MODULES = sorted(
     ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
@@ -149,6 +153,34 @@ def test_a_chapter_has_four_to_eight_exercises_each_with_its_solution(chapter):
     assert 4 <= len(exercises) <= 8
     assert len(labels) == len(exercises), "an exercise has no label"
     assert sorted(solutions) == sorted(labels)
+
+
+@pytest.mark.parametrize("appendix", APPENDICES)
+def test_a_notebook_of_the_appendices_checks_a_claim_in_every_section(appendix):
+    """A section starts at a label; the last code of its own comes before the next."""
+    sections, claims = [], {}
+    for cell in nbformat.read(BOOK / f"{appendix}.ipynb", as_version=4).cells:
+        if cell.cell_type == "markdown":
+            sections += re.findall(r"^\(([\w-]+)\)=$", cell.source, re.M)
+        elif sections:
+            claims[sections[-1]] = claims.get(sections[-1], 0) + len(calls(parsed(cell), "check"))
+    assert sections
+    assert [name for name in sections if not claims.get(name)] == []
+
+
+ASKED = [  # where messages of the library lead
+    *("asked-import", "asked-float64", "asked-stale", "asked-memory", "asked-large-network"),
+    *("asked-my-model", "asked-batch-norm", "asked-activation", "asked-outputs", "asked-softmax"),
+    *("asked-torch", "asked-nan", "asked-singular", "asked-variance", "asked-depth"),
+    *("asked-scale", "asked-width", "asked-training", "asked-time", "asked-start"),
+    *("asked-trained", "asked-hyperparameters"),
+]
+
+
+def test_every_question_keeps_its_place_and_stands_in_the_table_above_them():
+    text = prose("asked")
+    assert re.findall(r"^\((asked-[\w-]+)\)=$", text, re.M) == ASKED
+    assert re.findall(r"\]\((asked-[\w-]+)\)", text.split("\n## ")[0]) == ASKED
 
 
 def test_notebooks_and_pages_are_in_their_form():
@@ -442,19 +474,23 @@ def test_no_file_names_a(pattern):
 # ---------------------------------------------------------------- the README
 
 
-def test_the_lines_of_the_readme_run():
-    (lines,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text("utf-8"), re.S)
+README = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text("utf-8"), re.S)
+SHAPES = [  # what the lines of each example have made, and of which shape
+    "theta (20, 20, 3, 3), summed (20, 20), moved (20, 3)",
+    "mean (5,), std (5,), large (5,), shared (500, 500)",
+    "start (6, 6), ours (6, 6)",
+]
+
+
+@pytest.mark.parametrize(("lines", "shapes"), list(zip(README, SHAPES, strict=True)))
+def test_the_lines_of_the_readme_run(lines, shapes):
+    names = re.findall(r"(\w+) \(", shapes)
+    shown = ", ".join(f"{name} {{{name}.shape}}" for name in names)
     result = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-c",
-            lines + "\nprint(kernel.shape, fit.shape, theta.shape)",
-        ],
+        [sys.executable, "-W", "error", "-c", f"{lines}\nprint(f{shown!r})"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "(500, 500) (5,) (20, 20)\n"
+    assert result.stdout == f"{shapes}\n"

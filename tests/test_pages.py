@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import doors  # noqa: E402
 import front  # noqa: E402
 import light_page  # noqa: E402
 import places  # noqa: E402
+import reference  # noqa: E402
 
 NOTEBOOKS = sorted((REPO / "book").glob("*.ipynb"))
 CONFIG = yaml.safe_load((REPO / "_config.yml").read_text(encoding="utf-8"))
@@ -217,6 +219,145 @@ def test_the_entry_to_cite_says_what_the_citation_file_says():
         assert f"{value}}}" in entry
     assert f"year   = {{{known['date-released'].year}}}" in entry
     assert entry.count("{") == entry.count("}")
+
+
+# ---------------------------------------------------------------- the reference of the library
+
+ENTRIES = [entry for group in reference.plan() for entry in group]
+NAMED = {entry.anchor: entry for entry in ENTRIES}
+PEOPLE = [  # the modules that people import; the rest of the engine and the page wing serve these
+    *(f"ntk_lib.{path.stem}" for path in (REPO / "ntk_lib").glob("[!_]*.py")),
+    *("ntk_lib.engine.activations", "ntk_lib.engine.tangent_kernels"),
+]
+
+
+def test_every_public_name_has_one_entry_or_is_left_out_by_name():
+    text = (REPO / "book" / "reference.md").read_text(encoding="utf-8")
+    without = {name for group in reference.groups(text) for name in group.without}
+    public = {f"{module}.{name}" for module in PEOPLE for name in reference.public(module)}
+    assert len(NAMED) == len(ENTRIES)
+    assert {name for name in public - set(NAMED) if name.rsplit(".", 1)[1] not in without} == set()
+    assert without <= {name.rsplit(".", 1)[1] for name in public - set(NAMED)}
+    assert set(reference.handed_on().values()) <= set(NAMED)
+
+
+def test_a_chapter_to_come_is_in_the_reference_by_itself():
+    page = "```{library}\nothers\n```\n```{library}\n:without: train\nkernels rbf\n```\n"
+    first, second = reference.groups(page)
+    found = {entry.anchor for entry in reference.entries(first, [first, second])}
+    assert "ntk_lib.limiting_ntk.ntk" in found
+    assert "ntk_lib.lazy.train" not in found
+    assert {name for name in found if name.startswith("ntk_lib.kernels.")} == set()
+    assert [entry.anchor for entry in reference.entries(second, [first, second])] == [
+        "ntk_lib.kernels.rbf"
+    ]
+
+
+def missing(docstring: str, *, raises: bool) -> list[str]:
+    """The parts that an entry would lack."""
+    said = reference.parts(docstring)
+    found = [] if said.summary.endswith((".", ":")) else ["a first sentence"]
+    elsewhere = re.search(r"\braises what|\berrors as for", docstring)  # in a sentence on more
+    return [*found, *(["what it raises"] if raises and not said.raises and not elsewhere else [])]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.anchor)
+def test_an_entry_has_its_parts(entry):
+    docstring = reference.ast.get_docstring(entry.node) or ""
+    assert missing(docstring, raises=not entry.is_class) == []
+    assert entry.signature.startswith("from ntk_lib")
+    assert entry.chapter is None or (REPO / "book" / f"{entry.chapter}.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("docstring", "lacks"),
+    [
+        ("Says it. \n\nRaises ``ValueError``.", []),
+        ("Says it.\n\nText.\nRaises nothing of its own.\nSource: a paper.", []),
+        ("Says it.\n\nTakes and raises what ``ntk`` does.", []),
+        ("Says it.", ["what it raises"]),
+        ("No sentence\n\nRaises ``ValueError``.", ["a first sentence"]),
+        ("", ["a first sentence", "what it raises"]),
+    ],
+)
+def test_a_docstring_without_its_parts_is_found(docstring, lacks):
+    assert missing(docstring, raises=True) == lacks
+
+
+def test_a_docstring_is_taken_apart():
+    text = "It is.\n\nMore of it. Raises ``E`` for x,\nand y.\nSource: A 2018.\n\nAnd more."
+    assert reference.parts(text) == (
+        "It is.", "More of it.\n\nAnd more.", "``E`` for x, and y.", "A 2018."
+    )  # fmt: skip
+
+
+def test_a_signature_is_shown_as_it_is_written():
+    shown = NAMED["ntk_lib.lazy.relative_curvature"].signature
+    assert shown.splitlines() == [
+        "from ntk_lib.lazy import relative_curvature",
+        "",
+        "relative_curvature(",
+        "    output: Callable[[Any], Array],",
+        "    params: PyTree,",
+        "    residual: float,",
+        ') -> Float[Array, ""]',
+    ]
+
+
+CODE = """\
+import ntk_lib.lazy as lazy_module
+from ntk_lib.limiting_ntk import ntk as kernel, mlp_ntk
+from ntk_lib import scale
+
+theta = kernel(x, depth=3) + lazy_module.train(x, mlp_ntk=2)
+"é", scale.flow(kernel)
+
+
+def f(mlp_ntk, kernel=kernel):
+    train = scale
+    return mlp_ntk(train.flow), kernel, lambda ntk: ntk
+"""
+
+
+def test_a_name_in_code_is_what_the_notebook_imported():
+    found = [(line, word, anchor) for line, _, word, anchor in reference.Names().cell(CODE)]
+    kernel = "ntk_lib.limiting_ntk.ntk"
+    assert found == [
+        (2, "ntk", kernel),
+        (2, "mlp_ntk", "ntk_lib.limiting_ntk.mlp_ntk"),
+        (5, "kernel", kernel),
+        (5, "train", "ntk_lib.lazy.train"),
+        (6, "flow", "ntk_lib.scale.flow"),
+        (6, "kernel", kernel),
+        (9, "kernel", kernel),
+    ]
+
+
+def test_a_name_that_a_cell_binds_anew_is_no_longer_the_librarys():
+    names = reference.Names()
+    assert len(names.cell("from ntk_lib.limiting_ntk import ntk\nntk")) == 2
+    assert names.cell("def ntk(x):\n    return x") == []
+    assert names.cell("ntk(3)") == []
+    assert names.cell("%matplotlib inline") == []
+
+
+def test_links_in_code_change_nothing_but_their_words_and_the_keyboard_passes_them_by():
+    code = (
+        '<span class="s2">&quot;é&quot;</span><span class="p">,</span> <span>ntk</span>(<b>ntk</b>)'
+    )
+    places = [(1, 5, "ntk", "a.ntk"), (1, 9, "ntk", "b.ntk")]
+    made = reference.linked(code, places, {"a.ntk": "r.html#a.ntk"})
+    link = '<a class="library-name" tabindex="-1" href="r.html#a.ntk">ntk</a>'
+    assert made == code.replace("<span>ntk</span>", f"<span>{link}</span>")
+
+
+def test_every_chapter_links_its_code_to_entries_that_are_there():
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        names = reference.Names()
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        linked = {place[3] for each in code for place in names.cell(each)}
+        assert linked & set(NAMED), path.stem
 
 
 # ---------------------------------------------------------------- warnings of the build
