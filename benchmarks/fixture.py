@@ -7,6 +7,10 @@ different norms and of equal norm, and of each case ``nngp`` and ``ntk``, shape 
 ``networks``, one JSON object a network; of network i its layers ``W{i}_{j}`` (n_out, n_in) and
 ``b{i}_{j}`` (n_out,), its points ``x{i}`` and its kernel ``ntk{i}``, shape (n, n, k, k). The first
 point of a set stands in it twice.
+
+And predictions of one network, ``predicted``, trained on ``train`` with ``labels`` and asked at
+``test``: ``predictions``, one JSON object each, and of each ``mean`` (predictions, m) and
+``covariance`` (predictions, m, m). No time is t = ∞; ``reg`` is added to the diagonal.
 """
 
 import itertools
@@ -29,6 +33,9 @@ NETWORKS = [
     {"widths": [2, 5, 4, 3], "activation": "erf", "gain": 1.0, "beta": 0.5},
     {"widths": [4, 5, 6, 4, 2], "activation": "leaky_relu", "gain": 1.5, "beta": 0.0},
 ]
+
+NETWORK = {"activation": "relu", "depth": 3, "gain": 2.0, "beta": 0.1}  # that predicts
+TAKES = ("activation", "gain", "beta")
 
 
 def _points(rng: np.random.Generator, d: int) -> np.ndarray:
@@ -75,11 +82,29 @@ def networks(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return arrays
 
 
+def predictions(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Ensembles of trained networks and Gaussian processes, early and at the end of training."""
+    _, _, kernel = multilayer([1] * NETWORK["depth"], **{k: NETWORK[k] for k in TAKES})
+    train, test, labels = rng.normal(size=(7, 3)), rng.normal(size=(4, 3)), rng.normal(size=7)
+    cases, mean, covariance = [], [], []
+    for by, time, reg in itertools.product(("ntk", "nngp"), (1.0, 20.0, None), (0.0, 0.01)):
+        ensemble = neural_tangents.predict.gradient_descent_mse_ensemble(
+            kernel, train, labels[:, None], diag_reg=reg, diag_reg_absolute_scale=True
+        )
+        found = ensemble(t=time, x_test=test, get=by, compute_cov=True)
+        cases.append(json.dumps({"by": by, "time": time, "reg": reg}))
+        mean.append(np.ravel(found.mean))
+        covariance.append(np.reshape(found.covariance, (4, 4)))
+    kept = {"train": train, "test": test, "labels": labels, "predicted": json.dumps(NETWORK)}
+    kept |= {"predictions": cases, "mean": mean, "covariance": covariance}
+    return {name: np.array(value) for name, value in kept.items()}
+
+
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(1806)
     FIXTURE.parent.mkdir(exist_ok=True)
-    np.savez_compressed(FIXTURE, **limits(rng), **networks(rng))
+    np.savez_compressed(FIXTURE, **limits(rng), **networks(rng), **predictions(rng))
     print(f"written: {FIXTURE.name}, {FIXTURE.stat().st_size / 1024:.0f} KiB")
 
 

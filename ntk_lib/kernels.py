@@ -205,27 +205,68 @@ def kernel_regression(
     """Coefficients α of the kernel regression f(x) = K(x, X) α, from (K + N·ridge·I) α = targets.
 
     f minimises (1/2N) Σ (f(x_i) - y_i)² + (ridge/2) ‖f‖² (for a column of targets at a time); with
-    ridge 0 it is the interpolant of least norm.
+    ridge 0 it is the interpolant of least norm. ``gram`` has shape (n, n), ``targets`` (n,) or
+    (n, k), and so has α, in the Gram's dtype. The system is solved in float64 and α rounded; what
+    the rounded α leaves, ‖(K + N·ridge·I) α - y‖, is at most √ε·‖y‖ (1e-6 in float64).
 
     Raises ``ValueError`` for ridge < 0, a Gram that is not symmetric or has a negative eigenvalue,
-    targets of another length and, where ridge is 0, repeated points or a Gram that cannot be
-    inverted in its precision.
+    targets of another length, where ridge is 0 repeated points or a Gram that cannot be inverted in
+    its precision, and for a system that its precision cannot solve. Under ``jit`` and ``grad`` it
+    solves in the precision of the Gram, and values are not checked.
     """
     ridge = as_nonnegative("ridge", ridge)
     gram = _as_gram(gram, definite=True)
     targets = _as_values("targets", targets, gram)
     check_fits("ridge", ridge, gram.dtype)
-    traced = any(isinstance(t, jax.core.Tracer) for t in (gram, ridge))
     # also a ridge that is 0 in the precision of the Gram
-    if not traced and np.asarray(ridge, gram.dtype) == 0:
+    if not _traced(gram, ridge) and np.asarray(ridge, gram.dtype) == 0:
         _check_invertible(np.asarray(gram))
-    return _solve(gram, targets, len(gram) * ridge)
+    if _traced(gram, ridge, targets):
+        return _solve(gram, targets, len(gram) * ridge)
+    return jnp.asarray(_solved(np.asarray(gram), np.asarray(targets), ridge))
+
+
+def _traced(*arrays: ArrayLike) -> bool:
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
 @jax.jit
 def _solve(gram: Array, targets: Array, shift: ArrayLike) -> Array:
     # not Cholesky, which ends in NaN where rounding has made a small eigenvalue negative
     return jnp.linalg.solve(gram + shift * jnp.eye(len(gram), dtype=gram.dtype), targets)
+
+
+def _solved(gram: np.ndarray, targets: np.ndarray, ridge: float) -> np.ndarray:
+    """The coefficients by float64, rounded to the Gram's dtype; refused where they do not solve."""
+    system, y = gram.astype(np.float64), targets.astype(np.float64)
+    system[np.diag_indices_from(system)] += len(gram) * ridge
+    size, eps = np.linalg.norm(y), np.finfo(gram.dtype).eps
+    try:
+        alpha = np.linalg.solve(system, y).astype(gram.dtype)
+        left = np.linalg.norm(system @ alpha.astype(np.float64) - y)
+    except np.linalg.LinAlgError:  # singular to the last bit
+        left = math.inf
+    if not left <= max(math.sqrt(eps), 1e-6) * size:
+        raise ValueError(_unsolved(gram, ridge, left / size))
+    return alpha
+
+
+def _unsolved(gram: np.ndarray, ridge: float, share: float) -> str:
+    values = np.linalg.eigvalsh(gram.astype(np.float64))
+    enough = 10 * np.finfo(gram.dtype).eps * values[-1] / len(gram)
+    message = (
+        f"gram needs to be better conditioned or ridge larger, got coefficients in {gram.dtype} "
+        f"that leave {share:.2g} of the targets, with ridge {ridge:g} and eigenvalues from "
+        f"{values[0]:.3g} to {values[-1]:.3g}. Causes: (1) points that are equal or nearly so: "
+        "merge them, their targets averaged; (2) a ridge below the rounding of the Gram: say "
+        f"ridge={enough:.1g}"
+    )
+    if gram.dtype == np.float64:
+        return message
+    return (
+        f"{message}; (3) few digits: compute the Gram and this in float64, after "
+        'jax.config.update("jax_enable_x64", True)'
+    )
 
 
 def _check_invertible(gram: np.ndarray) -> None:
@@ -237,10 +278,14 @@ def _check_invertible(gram: np.ndarray) -> None:
     repeated = np.flatnonzero(first[where] != np.arange(len(gram)))
     if repeated.size:
         i, j = first[where][repeated[0]], repeated[0]
-        raise ValueError(f"gram needs distinct points where ridge is 0, got equal rows {i} and {j}")
+        raise ValueError(
+            f"gram needs distinct points where ridge is 0, got equal rows {i} and {j}: ways out "
+            "are a ridge > 0, and the mean of the targets at one of the two"
+        )
     raise ValueError(
         f"gram needs to be invertible in {gram.dtype} where ridge is 0, got eigenvalues from "
-        f"{values[0]:.3g} to {values[-1]:.3g}"
+        f"{values[0]:.3g} to {values[-1]:.3g}: ways out are a ridge > 0"
+        + ("" if gram.dtype == np.float64 else ', and jax.config.update("jax_enable_x64", True)')
     )
 
 

@@ -26,7 +26,8 @@ REPO = Path(__file__).parents[1]
 BOOK = REPO / "book"
 
 # The plan of the library. A chapter's module imports earlier chapters (those to come included) and
-# the engine; the engine imports no chapter; the page wing serves notebooks and the build alone.
+# the engine; the engine imports no chapter; what stands on the chapters comes after them, and none
+# imports it; the page wing serves notebooks and the build alone.
 CHAPTER_ORDER = [
     "kernels",
     "gradient_flow",
@@ -51,8 +52,9 @@ ENGINE = [
     "tangent_kernels",
     "any_size",
 ]
+AFTER = ["prediction"]
 PAGE = ["check", "explore"]
-ORDER = [*(f"engine.{name}" for name in ENGINE), *CHAPTER_ORDER]
+ORDER = [*(f"engine.{name}" for name in ENGINE), *CHAPTER_ORDER, *AFTER]
 # What the project's other folders of code may import; tests may import all of them.
 FOLDERS = {
     "ntk_lib": set(),

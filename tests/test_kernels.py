@@ -1,6 +1,8 @@
 """Kernels, regression and descent, each against scikit-learn, SciPy or a computation of its own."""
 
+import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from ntk_lib.kernels import (
     rbf,
     rkhs_norm,
 )
+from ntk_lib.limiting_ntk import ntk
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
 ALL = {
@@ -258,6 +261,64 @@ def test_repeated_points_with_a_ridge_share_their_targets(x64):
     gram = rbf(x)
     fit = gram @ kernel_regression(gram, np.array([0.0, 1.0, 3.0]), ridge=1e-9)
     np.testing.assert_allclose(fit, [0, 2, 2], atol=1e-6)
+
+
+SLOW = np.linspace(-1, 1, 200)[:, None], np.linspace(-10 * np.pi, 10 * np.pi, 400)[:, None]
+
+
+@pytest.mark.parametrize("ridge", [1e-2, 1e-4, 1e-6, 1e-8, 1e-9, 0.0])
+@pytest.mark.parametrize(
+    ("x", "kernel"),
+    [(SLOW[0], rbf), (SLOW[1], functools.partial(ntk, depth=3))],
+    ids=["rbf", "ntk"],
+)
+def test_in_float32_the_coefficients_solve_the_system_or_are_refused(x, kernel, ridge):
+    gram, y = kernel(x), np.sin(5 * x[:, 0]) + np.sin(x[:, 0])
+    system = np.asarray(gram, float) + len(x) * ridge * np.eye(len(x))
+    exact, said = np.asarray(gram, float) @ np.linalg.solve(system, y), None
+    try:
+        alpha = np.asarray(kernel_regression(gram, y, ridge=ridge), float)
+    except ValueError as error:
+        said = str(error)
+    if said:
+        assert ridge <= (1e-6 if len(x) == 200 else 1e-4)
+        assert re.match("gram needs to be (better conditioned or|invertible)", said)
+        assert "jax_enable_x64" in said
+    else:
+        assert np.linalg.norm(system @ alpha - y) < 3.5e-4 * np.linalg.norm(y)
+        np.testing.assert_allclose(np.asarray(gram, float) @ alpha, exact, atol=5e-3)
+
+
+def test_the_system_is_solved_in_float64_of_the_gram_that_is_given():
+    # 3e-4 of the targets is left where a float32 solver leaves 2e-3
+    x = SLOW[0]
+    gram, y = np.asarray(rbf(x)), np.sin(5 * x[:, 0]).astype("f4")
+    alpha = np.asarray(kernel_regression(gram, y, ridge=1e-6))
+    assert alpha.dtype == "float32"
+    system = gram.astype(float) + 200e-6 * np.eye(200)
+    np.testing.assert_array_equal(alpha, np.linalg.solve(system, y.astype(float)).astype("f4"))
+    assert np.linalg.norm(system @ alpha - y) < 5e-5 * np.linalg.norm(y)
+
+
+def test_the_ridge_that_is_named_where_one_is_refused_is_enough():
+    gram, y = rbf(SLOW[0]), np.sin(5 * SLOW[0][:, 0])
+    with pytest.raises(
+        ValueError, match=r"^gram needs .*\(1\).*\(2\).*\(3\) few digits"
+    ) as refused:
+        kernel_regression(gram, y, ridge=1e-9)
+    kernel_regression(gram, y, ridge=float(re.search(r"ridge=([\d.e-]+)", str(refused.value))[1]))
+
+
+def test_a_gram_that_float64_cannot_solve_is_refused_too(x64):
+    gram, y = rbf(SLOW[0]), np.sign(SLOW[0][:, 0])
+    with pytest.raises(ValueError, match=r"^gram needs .*\(2\) a ridge below") as refused:
+        kernel_regression(gram, y, ridge=1e-18)
+    assert "x64" not in str(refused.value)
+
+
+def test_zero_targets_have_zero_coefficients(dtype):
+    gram = rbf(spread(5, dtype=dtype))
+    np.testing.assert_array_equal(kernel_regression(gram, np.zeros(5, dtype), ridge=0.1), 0)
 
 
 def test_regression_and_norm_run_under_jit(dtype):

@@ -1,9 +1,10 @@
-"""Our kernels against those of neural-tangents, computed once in float64.
+"""Our kernels and predictions against those of neural-tangents, computed once in float64.
 
 `make peers-fixture` remakes them (benchmarks/fixture.py).
 """
 
 import json
+import math
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,12 +13,14 @@ import pytest
 
 from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
+from ntk_lib.prediction import predict
 from ntk_lib.wide_networks import Layer, nngp
 
 with np.load(Path(__file__).parent / "data" / "neural_tangents.npz") as archive:
     PEER = dict(archive)
 CASES = [json.loads(text) for text in PEER["cases"].tolist()]
 NETWORKS = [json.loads(text) for text in PEER["networks"].tolist()]
+PREDICTIONS = [json.loads(text) for text in PEER["predictions"].tolist()]
 KNOWN = ACTIVATIONS | {"leaky_relu": leaky_relu(0.1)}
 
 # Entries are sums and products of a few dozen float64 numbers, through up to eleven layers.
@@ -72,3 +75,22 @@ def test_kernels_of_networks_are_those_of_neural_tangents(x64, i):
     kernel = mlp_ntk(params, x, activation=KNOWN[network["activation"]], **keywords)
     kernel = np.asarray(kernel).reshape(peer.shape)
     assert np.abs(kernel - peer).max() < ROUNDING * np.abs(peer).max()
+
+
+@pytest.mark.parametrize("i", range(len(PREDICTIONS)), ids=lambda i: named(PREDICTIONS[i]))
+def test_predictions_are_those_of_neural_tangents(x64, i):
+    case, network = PREDICTIONS[i], json.loads(str(PEER["predicted"]))
+    time = math.inf if case["time"] is None else case["time"]
+    options = {"by": case["by"], "time": time, "noise": math.sqrt(case["reg"])}
+    found = predict(PEER["train"], PEER["labels"], PEER["test"], **options, **network)
+    for ours, theirs in ((found.mean, PEER["mean"][i]), (found.covariance, PEER["covariance"][i])):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING * np.abs(theirs).max())
+
+
+def test_there_are_predictions_early_late_and_at_the_end_with_noise_and_without():
+    assert {(case["by"], case["time"], case["reg"]) for case in PREDICTIONS} == {
+        (by, time, reg)
+        for by in ("ntk", "nngp")
+        for time in (1.0, 20.0, None)
+        for reg in (0.0, 0.01)
+    }

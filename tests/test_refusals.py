@@ -4,6 +4,7 @@ A row is (changed arguments, error, how the message begins): the function is cal
 arguments of its entry, these changed. The message begins with the name of an argument.
 """
 
+import functools
 import importlib
 import inspect
 import math
@@ -25,6 +26,7 @@ from ntk_lib import (
     kernels,
     lazy,
     limiting_ntk,
+    prediction,
     scale,
     wide_networks,
 )
@@ -331,6 +333,7 @@ LANDMARKS = [
     ({"landmarks": 7, "key": KEY}, ValueError, "landmarks needs at most the 3 points of x, got 7"),
     *[(row[0] | {"landmarks": 2}, *row[1:]) for row in random_key()],
 ]
+nngp2 = functools.partial(wide_networks.nngp, depth=2)
 MODEL = [
     *callable_of("f", "function"),
     *pytree(),
@@ -1028,6 +1031,62 @@ TABLE = {
             *[row for row in shaped("kernels", "shape", (3,), (3, 2)) if "finite" not in row[2]],
             *[row for row in shaped("limit", "shape", (), (2,)) if "finite" not in row[2]],
             *positive("top"),
+        ],
+    ),
+    # prediction
+    prediction.predict: (
+        {"x": X, "targets": ONES, "x_test": X[:2], "depth": 2},
+        [
+            *points("x"),
+            *points("x_test"),
+            ({"x_test": X[:, :1]}, ValueError, "x_test needs the 2 features of x, got 1"),
+            ({"x": ZERO_POINT, "beta": 0.0}, ValueError, "x needs nonzero points .* row 1"),
+            ({"x_test": ZERO_POINT, "beta": 0.0}, ValueError, "x_test needs nonzero points"),
+            *shaped("targets", r"shape \(3,\) or \(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
+            *[row for row in DEPTH if row[0]["depth"] is not None],
+            ({"depth": None}, TypeError, "depth needs the number of weight layers unless kernel"),
+            ({"kernel": kernels.rbf}, ValueError, "depth needs to be None where a kernel is given"),
+            *NETWORK,
+            *[row for row in nonnegative("time") if row[0]["time"] is not math.inf],
+            *nonnegative("noise"),
+            ({"noise": HUGE}, ValueError, "noise needs a number whose square fits into float64"),
+            *word("by", "ntk, nngp"),
+            *[
+                row
+                for name in ("kernel", "prior")
+                for row in callable_of(name, "function")
+                if row[0][name] is not None
+            ],
+            *[(row[0] | {"depth": None}, *row[1:]) for row in KERNEL[4:]],
+            (
+                {"prior": lambda x, y=None: x},
+                ValueError,
+                r"prior needs to give shape \(3, 3\) .* got \(3, 2\)",
+            ),
+            ({"prior": lambda x, y=None: NAN @ NAN.T}, ValueError, "prior needs finite numbers"),
+            ({"prior": lambda x, y=None: BOX}, ValueError, "prior needs .* eigenvalue of -0.414"),
+            (
+                {"kernel": lambda x, y=None: BOX[:, : 3 if y is None else 2], "depth": None}
+                | {"x_test": X},
+                ValueError,
+                "kernel needs to give",
+            ),
+            ({"prior": nngp2, "by": "nngp"}, ValueError, "prior needs to be None where by is 'nng"),
+            (
+                {"x": X[[0, 1, 1]]},
+                ValueError,
+                "x needs distinct points where noise is 0 .* got equal rows 1 and 2",
+            ),
+            (
+                {"kernel": kernels.rbf, "depth": None, "x": X * 1e-4},
+                ValueError,
+                r"noise needs to be larger .*\(1\).*noise=.*a finite time.*\(2\).*jax_enable_x64",
+            ),
+            (
+                {"kernel": kernels.rbf, "depth": None, "x": X * 1e-4, "time": 1e9},
+                ValueError,
+                "time needs to be at most .* noise=.*jax_enable_x64",
+            ),
         ],
     ),
     # scale

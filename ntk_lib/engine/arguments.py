@@ -269,15 +269,22 @@ def as_symmetric(name: str, value: ArrayLike) -> Array:
 
 
 def as_inputs(
-    x: ArrayLike, y: ArrayLike | None = None, *, forbid_zero: bool = False
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    forbid_zero: bool = False,
+    names: tuple[str, str] = ("x", "y"),
 ) -> tuple[Array, Array | None]:
-    """``x`` of shape (n, d) and ``y`` of shape (m, d) as float arrays of one dtype.
+    """``x`` of shape (n, d) and ``y`` of shape (m, d) as float arrays of one dtype, the wider.
+
+    ``names`` are what the caller calls them.
 
     Raises what ``as_array`` raises and ``ValueError`` for a wrong rank, an empty array, different
     d, points whose squared norm overflows and, with ``forbid_zero``, points whose squared norm is
     zero (no angle can be taken with them).
     """
-    arrays = {"x": as_array("x", x)} | ({} if y is None else {"y": as_array("y", y)})
+    given = zip(names, (x,) if y is None else (x, y), strict=False)
+    arrays = {name: as_array(name, value) for name, value in given}
     dtype = max((array.dtype for array in arrays.values()), key=lambda kind: kind.itemsize)
     for name, array in arrays.items():
         if array.ndim != 2:
@@ -287,9 +294,10 @@ def as_inputs(
         arrays[name] = array.astype(dtype)
         if not isinstance(array, jax.core.Tracer):
             _check_norms(name, np.asarray(arrays[name]), forbid_zero)
-    x, y = arrays["x"], arrays.get("y")
+    x, y = arrays[names[0]], arrays.get(names[1])
     if y is not None and x.shape[1] != y.shape[1]:
-        raise ValueError(f"y needs the {x.shape[1]} features of x, got {y.shape[1]}")
+        first, second = names
+        raise ValueError(f"{second} needs the {x.shape[1]} features of {first}, got {y.shape[1]}")
     return x, y
 
 
