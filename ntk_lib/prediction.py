@@ -88,7 +88,6 @@ class _Kernels(NamedTuple):
 
     moving: Kernel
     start: Kernel | None
-    angles: bool  # is a point of norm zero without a kernel?
     name: str = "kernel"
 
 
@@ -105,7 +104,7 @@ def _kernels(by: str, kernel: object, prior: object, network: dict) -> _Kernels:
                 f"depth needs to be None where a kernel is given, got {depth}: the prior of a "
                 f"network is prior=functools.partial(nngp, depth={depth})"
             )
-        return _Kernels(kernel, kernel if by == "nngp" else prior, angles=False)
+        return _Kernels(kernel, kernel if by == "nngp" else prior)
     if depth is None:
         raise TypeError("depth needs the number of weight layers unless kernel is given, got None")
     gain, beta = check_numbers(depth=depth, gain=network["gain"], beta=network["beta"])
@@ -113,7 +112,7 @@ def _kernels(by: str, kernel: object, prior: object, network: dict) -> _Kernels:
     setting = {"depth": depth, "gain": gain, "beta": beta, "activation": sigma}
     start = functools.partial(nngp, **setting) if prior is None else prior
     moving = start if by == "nngp" else functools.partial(ntk, **setting)
-    return _Kernels(moving, start, angles=sigma.homogeneous and beta == 0)
+    return _Kernels(moving, start)
 
 
 def _table(name: str, kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
@@ -282,7 +281,7 @@ def predict(
     network = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
     kernels = _kernels(by, kernel, prior, network)
     x_test = as_array("x_test", x_test)  # None too is refused
-    both = as_inputs(x, x_test, forbid_zero=kernels.angles, names=("x", "x_test"))
+    both = as_inputs(x, x_test, names=("x", "x_test"))
     x, new = map(np.asarray, both)
     dtype = x.dtype
     y, n = _targets(targets, len(x)), len(x)

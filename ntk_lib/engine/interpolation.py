@@ -29,7 +29,16 @@ from jaxtyping import Array, Float
 
 from ntk_lib.engine.activations import Activation, Moments
 
-__all__ = ["Numbers", "Recursion", "angle_polynomials", "enable_x64", "surface", "surface_basis"]
+__all__ = [
+    "Numbers",
+    "Recursion",
+    "angle_polynomials",
+    "by_angle",
+    "by_surface",
+    "enable_x64",
+    "surface",
+    "surface_basis",
+]
 
 Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 """F: (moments of the first layer, σ, gain, β, depth) to the kernel, entry by entry."""
@@ -55,7 +64,7 @@ _program = jax.jit(
 )
 
 
-def run(recursion: Recursion, moments: Moments, sigma: Activation, numbers: Numbers) -> np.ndarray:
+def _run(recursion: Recursion, moments: Moments, sigma: Activation, numbers: Numbers) -> np.ndarray:
     """The recursion in float64."""
     with enable_x64(True):
         gain, beta = (np.float64(t) for t in numbers[:2])
@@ -81,7 +90,7 @@ def angle_polynomials(
         k = variance * (1 - gap) * np.array([[1.0, -1.0]])
         a = np.full_like(k, variance)
         gap = None if sigma.slopes is None else gap
-        return run(recursion, Moments(a, a, k, gap), sigma, numbers)
+        return _run(recursion, Moments(a, a, k, gap), sigma, numbers)
 
     for nodes in NODES:
         c = np.polynomial.chebyshev.chebinterpolate(at, nodes - 1)
@@ -165,7 +174,7 @@ def _surface(
         row, column = np.triu_indices(count)
         a, b = (roots[t, None] ** 2 for t in (row, column))
         k = roots[row, None] * roots[column, None] * np.append(_zeros(angles), 1.0)
-        values = run(recursion, Moments(a, b, k), sigma, numbers)
+        values = _run(recursion, Moments(a, b, k), sigma, numbers)
         values, diagonal = values[:, :-1], values[row == column, -1]
         table = np.empty((count, count, angles))
         table[row, column] = table[column, row] = (
