@@ -45,6 +45,7 @@ CHAPTER_ORDER = [
 ENGINE = [
     "arguments",
     "extras",
+    "programs",
     "angles",
     "activations",
     "evaluation",
