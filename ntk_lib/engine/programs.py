@@ -197,6 +197,13 @@ class Traced:
     def tree_unflatten(cls, program: Program, arrays: tuple) -> "Traced":
         return cls(program, tuple(arrays))
 
+    @property
+    def gives(self) -> PyTree:
+        """The shapes and dtypes of the result."""
+        avals = [variable.aval for variable in self.program.jaxpr.outvars]
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+        return jax.tree.unflatten(self.program.structure, shapes)
+
     def __call__(self, *arguments: PyTree) -> PyTree:
         results = self.program(self.arrays, jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.program.structure, results)

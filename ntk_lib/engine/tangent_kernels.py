@@ -27,7 +27,15 @@ from jaxtyping import Array, Float, PyTree
 from ntk_lib.engine.arguments import as_array, as_choice, as_params, on_one_device, output_of
 from ntk_lib.engine.programs import Program, Traced, run, traced
 
-__all__ = ["METHODS", "OUTPUTS", "as_matrix", "empirical_ntk", "tangent_product", "upper_mirrored"]
+__all__ = [
+    "METHODS",
+    "OUTPUTS",
+    "as_matrix",
+    "empirical_ntk",
+    "sums_in",
+    "tangent_product",
+    "upper_mirrored",
+]
 
 OUTPUTS = ("full", "trace", "diagonal")
 METHODS = ("auto", "contraction", "products")
@@ -123,43 +131,54 @@ def _in_words(inputs: PyTree) -> str:
     return "of " + ", ".join(f"{leaf.shape} at {jax.tree_util.keystr(p)}" for p, leaf in shapes)
 
 
+def _fits(out: PyTree, points: int) -> bool:
+    """Is it one array of real floats, (points,) or (points, k)?"""
+    shape = getattr(out, "shape", ())
+    rows = len(shape) in (1, 2) and shape[0] == points and 0 not in shape
+    return rows and jnp.issubdtype(out.dtype, jnp.floating)
+
+
 def _output(f: Callable[[Any, Any], Array], params: PyTree, inputs: PyTree, name: str):
     """Shape and dtype of f's output for ``inputs``, checked."""
     out, points = output_of("f", f, params, inputs), _count(inputs)
+    if _fits(out, points):
+        return out
     shape = getattr(out, "shape", None)
-    if shape is None or len(shape) not in (1, 2) or shape[0] != points or 0 in shape:
-        got, way_out = out if shape is None else shape, ""
-        if shape is None and isinstance(out, tuple | dict):
-            way_out = ": return only the logits, neither a state nor a dictionary beside them"
-        elif shape and len(shape) > 2 and shape[0] == points and 0 not in shape:
-            flat = (points, math.prod(shape[1:]))
-            way_out = f": one row a point, by .reshape({points}, -1) of shape {flat} (n, T*V)"
-            way_out = way_out.replace(f"reshape({points}", "reshape(len(x)")
-        raise ValueError(
-            f"f needs to map {name} {_in_words(inputs)} to ({points},) or ({points}, outputs), "
-            f"got {got}{way_out}"
-        )
-    if not jnp.issubdtype(out.dtype, jnp.floating):
+    if shape is not None and len(shape) in (1, 2) and shape[0] == points and 0 not in shape:
         raise TypeError(f"f needs to give real floats, got {out.dtype}")
-    return out
+    way_out = ""
+    if isinstance(out, tuple | dict):
+        way_out = ": return only the logits, without a state or a dictionary"
+    elif shape and len(shape) > 2 and shape[0] == points and 0 not in shape:
+        way_out = ": make it one row a point, out.reshape(n, T*V) for T places of V logits"
+    raise ValueError(
+        f"f needs to map {name} {_in_words(inputs)} to ({points},) or ({points}, outputs), "
+        f"got {out if shape is None else shape}{way_out}"
+    )
 
 
-def _checked(f: Callable[[Any, Any], Array], params: PyTree, x: PyTree, y: PyTree | None):
-    """The arguments as arrays, and the shape and dtype of f(x)."""
-    if not callable(f):
-        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
-    _warn_of_statistics(params)
-    params = on_one_device("params", as_params(params))
-    x, y = _batch("x", x), None if y is None else _batch("y", y)
+def _outputs(f: Callable[[Any, Any], Array], params: PyTree, x: PyTree, y: PyTree | None):
+    """Shape and dtype of f(x), that of f(y) being like it."""
     out = _output(f, params, x, "x")
     if y is not None:
-        _check_alike(x, y)
         other = _output(f, params, y, "y")
         if other.shape[1:] != out.shape[1:]:
             raise ValueError(
                 f"f needs as many outputs for y as for x, got {other.shape} and {out.shape}"
             )
-    return params, x, y, out
+    return out
+
+
+def _checked(f: Callable[[Any, Any], Array], params: PyTree, x: PyTree, y: PyTree | None):
+    """The arguments as arrays."""
+    if not callable(f):
+        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
+    _warn_of_statistics(params)
+    params = on_one_device("params", as_params(params))
+    x, y = _batch("x", x), None if y is None else _batch("y", y)
+    if y is not None:
+        _check_alike(x, y)
+    return params, x, y
 
 
 def _traced(*values: PyTree) -> bool:
@@ -227,20 +246,24 @@ def _warn_of_statistics(params: PyTree) -> None:
 
 
 class _Model(NamedTuple):
-    """f as it is now, traced: at a few points, at one point with its Jacobian, as a tangent map."""
+    """f as it is now, traced.
+
+    ``forward`` at a few points; ``pull``, at one of them, gives the gradient of a combination of
+    its outputs, and the outputs; ``push`` their change along a vector of parameters.
+    """
 
     forward: Traced
-    one: Traced
+    pull: Traced
     push: Traced | None = None
+
+
+def _kinds(points: PyTree) -> list:
+    return [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(points)]
 
 
 def _looked_at(x: PyTree, y: PyTree | None) -> PyTree:
     """A few points of x and y, at least two, of shapes that fit together."""
-
-    def kinds(points: PyTree) -> list:
-        return [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(points)]
-
-    both = y is not None and kinds(x) == kinds(y)
+    both = y is not None and _kinds(x) == _kinds(y)
     share = _LOOKED_AT // 2 if both else _LOOKED_AT
 
     def rows(points: PyTree) -> PyTree:
@@ -254,25 +277,30 @@ def _looked_at(x: PyTree, y: PyTree | None) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rows(x), rows(y))
 
 
-def _one(points: PyTree) -> PyTree:
-    """The shape and dtype of a point."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
+def _model(
+    f: Callable, params: PyTree, x: PyTree, y: PyTree | None, *, derivatives: bool
+) -> tuple[_Model, PyTree]:
+    """f traced anew, its outputs checked, and the few points at which it is."""
+    points = _looked_at(x, y)
+    try:
+        forward = traced(f, params, points, derivatives=derivatives)
+    except TypeError:
+        _outputs(f, params, x, y)  # says what f gives
+        raise
+    same = y is None or _kinds(x) == _kinds(y)
+    out = forward.gives if same else _outputs(f, params, x, y)
+    if same and not _fits(out, _count(points)):
+        _outputs(f, params, x, y)
+        _output(f, params, points, "points of x")
 
+    def pull(params: PyTree, point: PyTree, weights: Array) -> tuple[PyTree, Array]:
+        alone = jax.tree.map(lambda leaf: leaf[None], point)
+        out, back = jax.vjp(lambda p: f(p, alone).reshape(-1), params)
+        return back(weights)[0], out
 
-def _model(f: Callable, params: PyTree, points: PyTree, *, derivatives: bool) -> _Model:
-    """f traced anew: at ``points``, and with its Jacobian at one of them."""
-
-    def one(params: PyTree, point: PyTree) -> tuple[PyTree, Array]:
-        def outputs(p: PyTree) -> tuple[Array, Array]:
-            out = f(p, jax.tree.map(lambda leaf: leaf[None], point)).reshape(-1)
-            return out, out
-
-        return jax.jacrev(outputs, has_aux=True)(params)
-
-    return _Model(
-        traced(f, params, points, derivatives=derivatives),
-        traced(one, params, _one(points), derivatives=derivatives),
-    )
+    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
+    weights = jax.ShapeDtypeStruct((math.prod(out.shape[1:]),), out.dtype)
+    return _Model(forward, traced(pull, params, point, weights, derivatives=derivatives)), points
 
 
 def _with_push(
@@ -297,18 +325,22 @@ def _differences(model: _Model, params: PyTree, points: PyTree) -> Array:
     """Size of f's outputs, and how they change with the batch: turned round, and point by point."""
 
     def outputs(points: PyTree) -> Array:
-        out = model.forward(params, points).reshape(_count(points), -1)
-        return out.astype(jnp.promote_types(out.dtype, jnp.float32))
+        return model.forward(params, points).reshape(_count(points), -1)
+
+    def alone(point: PyTree) -> Array:
+        return model.pull(params, point, jnp.zeros(together.shape[1], together.dtype))[1]
 
     together = outputs(points)
     turned = outputs(jax.tree.map(lambda leaf: leaf[::-1], points))[::-1]
-    alone = jax.vmap(lambda point: model.one(params, point)[1])(points).astype(together.dtype)
-    return jnp.stack([jnp.abs(t).max() for t in (together, turned - together, alone - together)])
+    together, turned, single = (
+        t.astype(sums_in(t.dtype)) for t in (together, turned, jax.vmap(alone)(points))
+    )
+    return jnp.stack([jnp.abs(t).max() for t in (together, turned - together, single - together)])
 
 
 def _check_each_by_itself(model: _Model, params: PyTree, points: PyTree) -> None:
     """Raise ``ValueError`` for an f whose output at a point depends on the rest of the batch."""
-    precision = max(model.forward.program.precision, model.one.program.precision)
+    precision = max(model.forward.program.precision, model.pull.program.precision)
     if jax.default_backend() != "cpu":
         precision = max(precision, _FAST_PRODUCTS)
     size, turned, alone = np.asarray(_differences(model, params, points)).tolist()
@@ -381,7 +413,12 @@ def _plan(
 
 
 def _is_half(dtype: np.dtype) -> bool:
-    return jnp.finfo(dtype).eps > jnp.finfo(jnp.float32).eps
+    return bool(jnp.finfo(dtype).eps > jnp.finfo(jnp.float32).eps)
+
+
+def sums_in(dtype: np.dtype) -> np.dtype:
+    """The dtype of sums over parameters, and of the kernel: float32 for half precision."""
+    return jnp.dtype("float32") if _is_half(dtype) else dtype
 
 
 def _method(method: str, params: PyTree, dtype: np.dtype, model: _Model) -> str:
@@ -393,7 +430,7 @@ def _method(method: str, params: PyTree, dtype: np.dtype, model: _Model) -> str:
             f"method needs to be auto or contraction in half precision, got products with "
             f"{', '.join(sorted(half))}: the products sum over the parameters in f's own precision"
         )
-    inside = model.one.program.precision > jnp.finfo(jnp.float32).eps
+    inside = model.pull.program.precision > jnp.finfo(jnp.float32).eps
     return "contraction" if method == "auto" and (half or inside) else method
 
 
@@ -402,7 +439,13 @@ def _method(method: str, params: PyTree, dtype: np.dtype, model: _Model) -> str:
 
 def _jacobian(model: _Model, params: PyTree, points: PyTree) -> PyTree:
     """∂f/∂w of each point by itself: leaves of shape (points, k, *shape of the parameter)."""
-    return jax.vmap(lambda point: model.one(params, point)[0])(points)
+    outputs = model.pull.program.takes[1][-1]
+
+    def one(point: PyTree) -> PyTree:
+        rows = jnp.eye(*outputs.shape, dtype=outputs.dtype)
+        return jax.vmap(lambda row: model.pull(params, point, row)[0])(rows)
+
+    return jax.vmap(one)(points)
 
 
 def _over_parameters(a: Array, b: Array) -> Array:
@@ -582,19 +625,19 @@ def empirical_ntk(
     """
     outputs = as_choice("outputs", outputs, OUTPUTS)
     method = as_choice("method", method, METHODS)
-    params, x, y, out = _checked(f, params, x, y)
-    k, m = math.prod(out.shape[1:]), _count(x if y is None else y)
-    derivatives, points = _traced(params, x, y), _looked_at(x, y)
-    model = _model(f, params, points, derivatives=derivatives)
-    if not (derivatives or _traced(model.forward.arrays)):
+    params, x, y = _checked(f, params, x, y)
+    derivatives, others = _traced(params, x, y), x if y is None else y
+    model, points = _model(f, params, x, y, derivatives=derivatives)
+    if not _traced(params, x, y, model):
         _check_each_by_itself(model, params, points)
+    out = model.forward.gives
+    k = math.prod(out.shape[1:])
     method = _method(method, params, out.dtype, model)
-    plan = _plan(model.forward, params, _count(x), m, k, outputs, method)
+    plan = _plan(model.forward, params, _count(x), _count(others), k, outputs, method)
     if plan.products:
-        columns = _columns(x if y is None else y, plan.columns)
+        columns = _columns(others, plan.columns)
         model = _with_push(model, f, params, columns, derivatives=derivatives)
-    dtype = jnp.promote_types(out.dtype, jnp.float32)
-    theta = _kernel(model, params, x, y, outputs=outputs, plan=plan, dtype=dtype)
+    theta = _kernel(model, params, x, y, outputs=outputs, plan=plan, dtype=sums_in(out.dtype))
     theta = upper_mirrored(theta) if y is None else theta
     return theta[:, :, 0, 0] if outputs == "full" and k == 1 else theta
 
@@ -637,8 +680,8 @@ def tangent_product(
     ``as_array`` raises for one that is not finite.
     Source: Novak, Sohl-Dickstein and Schoenholz 2022, section 3 (NTK-vector products).
     """
-    params, x, y, out = _checked(f, params, x, y)
-    y = x if y is None else y
+    params, x, y = _checked(f, params, x, y)
+    out, y = _outputs(f, params, x, y), x if y is None else y
     shape = (_count(y), *out.shape[1:])
     v = as_array("v", on_one_device("v", v), dtype=out.dtype)
     column = math.prod(shape[1:]) == 1 and v.shape in {(_count(y),), (_count(y), 1)}

@@ -13,6 +13,7 @@ import pytest
 from cases import KEY, RNG_SEED, numpy_jacobian, points
 
 from ntk_lib.engine import tangent_kernels
+from ntk_lib.engine.programs import traced
 from ntk_lib.engine.tangent_kernels import (
     OUTPUTS,
     as_matrix,
@@ -172,10 +173,13 @@ def test_every_parameter_is_contracted_once(size, with_y, x64):
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5), (1, 7), (7, 1), (4, 2)])
 def test_blocks_need_not_divide_the_points_nor_be_square(rows, columns, products, x64):
     f, params, (x, y) = outputs_of(2), toy_params(), batches(True)
+    plan = tangent_kernels._Plan(products, rows, columns)
+    model, _ = tangent_kernels._model(f, params, x, None, derivatives=False)
+    block = jax.ShapeDtypeStruct((columns, 2, 3), x.dtype)
+    model = tangent_kernels._with_push(model, f, params, block, derivatives=False)
     for other in (None, y):
-        plan = tangent_kernels._Plan(products, rows, columns)
         theta = tangent_kernels._kernel(
-            f,
+            model,
             params,
             jnp.asarray(x),
             None if other is None else jnp.asarray(other),
@@ -273,7 +277,8 @@ def convolution(params, x):
 
 
 def planned(f, params, x, k, outputs="full", method="auto"):
-    return tangent_kernels._plan(f, params, x, len(x), k, outputs, method)
+    forward = traced(f, params, x)
+    return tangent_kernels._plan(forward, params, len(x), len(x), k, outputs, method)
 
 
 @every_kind
@@ -306,22 +311,29 @@ def test_auto_needs_no_cost_analysis(cost, blocks_of, monkeypatch):
 
     blocks_of(2**26)
     params, x = init((3, 4, 1), key=KEY), jnp.ones((5, 3))
+    tangent_kernels._cost.cache_clear()
     monkeypatch.setattr(tangent_kernels.jax, "jit", lambda _: Jitted())
     assert planned(apply, params, x, 1) == (cost == [{"flops": 10.0}], 5, 5)
 
 
-def test_a_small_kernel_does_not_ask_what_f_costs():
-    asked = []
+def test_a_small_kernel_does_not_ask_what_f_costs(monkeypatch):
+    def asked(forward):
+        raise LookupError
 
-    def f(params, x):
-        asked.append(len(x))
-        return x @ params
-
+    monkeypatch.setattr(tangent_kernels, "_cost_of_a_point", asked)
     params, x = jnp.ones(3), jnp.ones((5, 3))
-    assert planned(f, params, x, 1) == (False, 5, 5)
-    assert not asked
-    planned(f, params, x, 1, method="products")
-    assert asked
+    assert planned(lambda w, t: t @ w, params, x, 1) == (False, 5, 5)
+    with pytest.raises(LookupError):
+        planned(lambda w, t: t @ w, params, x, 1, method="products")
+
+
+def test_what_f_costs_is_asked_once_for_functions_that_do_the_same():
+    tangent_kernels._cost.cache_clear()
+    x = jnp.ones((5, 3))
+    for number in range(3):
+        shift = jnp.full(5, number, float)
+        planned(lambda w, t: t @ w + shift, jnp.ones(3), x, 1, method="products")  # noqa: B023
+    assert tangent_kernels._cost.cache_info().misses == 1
 
 
 def test_blocks_hold_what_they_may_and_are_of_equal_size(blocks_of):
