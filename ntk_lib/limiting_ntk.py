@@ -47,6 +47,7 @@ from ntk_lib.engine.arguments import (
     check_known,
     check_numbers,
     check_params,
+    on_one_device,
 )
 from ntk_lib.engine.evaluation import evaluate
 from ntk_lib.engine.extras import needed
@@ -261,6 +262,7 @@ def mlp_ntk(
     check_params(params)
     outputs = as_choice("outputs", outputs, OUTPUTS)
     gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
+    params, x, y = (on_one_device(n, t) for n, t in (("params", params), ("x", x), ("y", y)))
     x, y = as_inputs(x, y)
     check_dimension(params, x)
     dtype = sums_in(params[0].W.dtype)

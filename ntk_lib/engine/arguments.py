@@ -355,10 +355,8 @@ def _check_param(name: str, where: str, leaf: object) -> None:
     number = isinstance(leaf, int | float | complex)
     kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
     if type(leaf).__module__.partition(".")[0] == "torch":
-        raise TypeError(
-            f"{name} needs JAX's arrays, got a torch {type(leaf).__name__}{where}: "
-            "w.detach().numpy()"
-        )
+        got = f"torch's {type(leaf).__name__}{where}"
+        raise TypeError(f"{name} needs float arrays of JAX or NumPy, got {got}: w.detach().numpy()")
     if isinstance(kind, str):
         way_out = f": equinox: {_SPLIT}" if callable(leaf) else ""
         raise TypeError(f"{name} needs float arrays, got {kind}{where}{way_out}")

@@ -146,14 +146,16 @@ def _output(f: Callable[[Any, Any], Array], params: PyTree, inputs: PyTree, name
     shape = getattr(out, "shape", None)
     if shape is not None and len(shape) in (1, 2) and shape[0] == points and 0 not in shape:
         raise TypeError(f"f needs to give real floats, got {out.dtype}")
-    way_out = ""
+    got, way_out = type(out).__name__ if shape is None else shape, ""
     if isinstance(out, tuple | dict):
+        parts = ", ".join(map(repr, out)) if isinstance(out, dict) else len(out)
+        got = f"a {got} of {parts}"
         way_out = ": return only the logits, without a state or a dictionary"
     elif shape and len(shape) > 2 and shape[0] == points and 0 not in shape:
         way_out = ": make it one row a point, out.reshape(n, T*V) for T places of V logits"
     raise ValueError(
         f"f needs to map {name} {_in_words(inputs)} to ({points},) or ({points}, outputs), "
-        f"got {out if shape is None else shape}{way_out}"
+        f"got {got}{way_out}"
     )
 
 
@@ -173,8 +175,8 @@ def _checked(f: Callable[[Any, Any], Array], params: PyTree, x: PyTree, y: PyTre
     """The arguments as arrays."""
     if not callable(f):
         raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
-    _warn_of_statistics(params)
-    params = on_one_device("params", as_params(params))
+    given, params = params, on_one_device("params", as_params(params))
+    _warn_of_statistics(given)
     x, y = _batch("x", x), None if y is None else _batch("y", y)
     if y is not None:
         _check_alike(x, y)
@@ -192,7 +194,8 @@ _RUNNING = re.compile("batch_stats|(running|moving)_(mean|var|variance)")
 
 def _is_variable(node: object) -> bool:
     """A variable of Flax, which knows what it is for."""
-    return type(node).__module__.startswith("flax") and hasattr(node, "value")
+    kinds = {kind.__name__ for kind in type(node).__mro__ if kind.__module__.startswith("flax")}
+    return bool(kinds & {"Variable", "VariableState"})
 
 
 def _statistics(params: PyTree) -> list[str]:
