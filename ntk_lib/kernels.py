@@ -35,6 +35,7 @@ from ntk_lib.engine.arguments import (
     check_fits,
     output_of,
 )
+from ntk_lib.engine.programs import Traced, traced
 
 __all__ = [
     "Descent",
@@ -406,18 +407,20 @@ def kernel_descent(
         raise ValueError(f"start needs shape ({len(kernel)},), got {first.shape}")
     _check_cost(cost, first[:size])
     rate = as_scalar("rate", rate, kernel.dtype)
-    return _descent(kernel, first, rate, cost=cost, steps=steps)
+    derivatives = any(isinstance(t, jax.core.Tracer) for t in (kernel, first, rate))
+    slope = traced(jax.value_and_grad(cost), first[:size], derivatives=derivatives)
+    return _descent(kernel, first, rate, slope, steps=steps)
 
 
-@partial(jax.jit, static_argnames=("cost", "steps"))
-def _descent(
-    kernel: Array, first: Array, rate: ArrayLike, *, cost: Callable[[Array], Array], steps: int
-) -> Descent:
+@partial(jax.jit, static_argnames="steps")
+def _descent(kernel: Array, first: Array, rate: ArrayLike, slope: Traced, *, steps: int) -> Descent:
+    """``slope`` gives the cost and its gradient."""
     size = kernel.shape[1]
 
     def step(f: Array, _: None) -> tuple[Array, Array]:
-        after = f - rate * kernel_gradient(kernel, cost, f[:size])
+        d = size * slope(f[:size])[1]
+        after = f - rate * (kernel @ d / size)
         return after, after
 
     path = jnp.concatenate([first[None], jax.lax.scan(step, first, length=steps)[1]])
-    return Descent(path, jax.lax.map(cost, path[:, :size]))
+    return Descent(path, jax.lax.map(lambda f: slope(f)[0], path[:, :size]))

@@ -47,10 +47,11 @@ from ntk_lib.engine.arguments import (
     check_known,
     check_numbers,
     check_params,
+    on_one_device,
 )
 from ntk_lib.engine.evaluation import evaluate
 from ntk_lib.engine.extras import needed
-from ntk_lib.engine.tangent_kernels import OUTPUTS, upper_mirrored
+from ntk_lib.engine.tangent_kernels import OUTPUTS, sums_in, upper_mirrored
 from ntk_lib.wide_networks import (
     Layer,
     batch_of,
@@ -265,7 +266,8 @@ def mlp_ntk(
     of ``x`` with itself, symmetric to the last bit (inside ``jit`` to rounding). ``outputs`` as for
     ``empirical_ntk``: "full" gives (n, m, k, k) for k > 1 outputs and (n, m) for one, "trace"
     (n, m), "diagonal" (n, m, k), in the units of f² (weights have none). Equal to ``empirical_ntk``
-    of ``apply`` to rounding. Costs one forward and one backward pass and for each layer a Gram of
+    of ``apply`` to rounding; for parameters in half precision it is computed in float32, and comes
+    back so. Costs one forward and one backward pass and for each layer a Gram of
     the signals: n·m·width·k multiplications for trace and diagonal, k times that for the full
     kernel. Beyond the weights and the result it holds arrays of n × k × width.
 
@@ -278,9 +280,12 @@ def mlp_ntk(
     check_params(params)
     outputs = as_choice("outputs", outputs, OUTPUTS)
     gain, beta = check_numbers(depth=len(params), gain=gain, beta=beta)
+    params, x, y = (on_one_device(n, t) for n, t in (("params", params), ("x", x), ("y", y)))
     x, y = as_inputs(x, y)
     check_dimension(params, x)
-    dtype = params[0].W.dtype
+    dtype = sums_in(params[0].W.dtype)
+    if dtype != params[0].W.dtype:
+        params = jax.tree.map(lambda w: w.astype(dtype), params)
     x, y = x.astype(dtype), None if y is None else y.astype(dtype)
     gain, beta = as_scalar("gain", gain, dtype), as_scalar("beta", beta, dtype)
     theta = mlp_ntk_of_arrays(params, x, y, gain, beta, sigma=sigma, outputs=outputs, mirror=False)

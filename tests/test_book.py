@@ -46,6 +46,7 @@ CHAPTER_ORDER = [
 ENGINE = [
     "arguments",
     "extras",
+    "programs",
     "angles",
     "programs",
     "sigmoids",

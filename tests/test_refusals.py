@@ -248,6 +248,12 @@ DIMENSION = [
 ]
 
 
+class Tensor:
+    """As torch has it: JAX takes its dtype for none of its own."""
+
+    __module__, dtype = "torch", object()
+
+
 def pytree(name="params"):
     return [
         ({name: []}, ValueError, f"{name} needs at least one array, got an empty pytree"),
@@ -259,6 +265,32 @@ def pytree(name="params"):
         ({name: jnp.ones(2, int)}, TypeError, f"{name} needs float arrays, got int"),
         ({name: [np.ones(2, bool)]}, TypeError, f"{name} needs float arrays, got bool"),
         ({name: np.array(["a"])}, TypeError, f"{name} needs float arrays, got <U1"),
+        # a leaf by its path, and the way out
+        (
+            {name: {"w": jnp.ones(2), "step": jnp.array(3)}},
+            TypeError,
+            rf"{name} needs float arrays, got int\d\d at \['step'\]: leave out .* nnx.split",
+        ),
+        (
+            {name: {"w": ONES, "rngs": [jnp.uint32(0)]}},
+            TypeError,
+            rf"{name} needs float arrays, got uint32 at \['rngs'\]\[0\]: leave out",
+        ),
+        (
+            {name: [ONES, jax.random.key(0)]},
+            TypeError,
+            rf"{name} needs float arrays, got a random key at \[1\]: leave out",
+        ),
+        (
+            {name: {"w": ONES, "activation": jax.nn.relu}},
+            TypeError,
+            rf"{name} needs float arrays, got custom_jvp at \['activation'\]: equinox: ",
+        ),
+        (
+            {name: [Tensor()]},
+            TypeError,
+            rf"{name} needs float arrays of .*, got torch's Tensor at \[0\]: w\.detach\(\)\.numpy",
+        ),
     ]
 
 
@@ -331,9 +363,25 @@ MODEL = [
     *pytree(),
     ({"f": lambda p, x: x[:, 0].sum()}, ValueError, r"f needs to map x .* got \(\)"),
     ({"f": lambda p, x: x[:2, 0]}, ValueError, r"f needs .* got \(2,\)"),
-    ({"f": lambda p, x: x[:, :, None]}, ValueError, r"f needs .* got \(3, 2, 1\)"),
+    ({"f": lambda p, x: x[:, :, None]}, ValueError, r"f needs .* got \(3, 2, 1\): .*reshape\(n"),
     ({"f": lambda p, x: x[:, :0] * p[0][0]}, ValueError, r"f needs .* got \(3, 0\)"),
-    ({"f": lambda p, x: (x, x)}, ValueError, r"f needs .* got \(ShapeDtype"),
+    ({"f": lambda p, x: (x, x)}, ValueError, r"f needs .* got a tuple of 2: return only the logi"),
+    (
+        {"f": lambda p, x: {"logits": x @ p[0]}},
+        ValueError,
+        "f needs .* got a dict of 'logits': return only the logits",
+    ),
+    ({"f": lambda p, x: None}, ValueError, "f needs .* got NoneType"),
+    (
+        {"f": lambda p, x: x["a"] @ p[0], "x": {"a": X}, "y": {"a": X, "mask": X}},
+        ValueError,
+        r"y needs the structure of x, got \['mask'\] in y alone",
+    ),
+    (
+        {"f": lambda p, x: x["a"] @ p[0], "x": {"a": X}, "y": X},
+        ValueError,
+        r"y needs the structure of x, got \['a'\] in x alone",
+    ),
     ({"f": lambda p, x: "out"}, TypeError, "f needs to give arrays, got str"),
     ({"f": lambda p, x: jnp.sign(x @ p[0]).astype(int)}, TypeError, "f needs .* floats, got int"),
     ({"f": lambda p, x: (x @ p[0]).astype(complex)}, TypeError, "f needs .* floats, got complex"),
@@ -360,6 +408,16 @@ def batch(name):
         ({name: [[10**30]]}, TypeError, f"{name} needs a numeric array, got list"),
         ({name: X[:0]}, ValueError, rf"{name} needs at least one input, .* \(0, 2\)"),
         ({name: 1.0}, ValueError, rf"{name} needs at least one input, .* \(\)"),
+        # several arrays, of which one is at fault
+        ({name: {}}, ValueError, f"{name} needs at least one array, got an empty dict"),
+        (
+            {name: {"ids": X, "mask": X[:2]}},
+            ValueError,
+            rf"{name} needs one leading axis, .* got 2 at \['mask'\] and 3 at \['ids'\]: give",
+        ),
+        ({name: (X, 1.0)}, ValueError, rf"{name} needs at least one input, .* \(\) at \[1\]"),
+        ({name: {"a": "words"}}, TypeError, rf"{name} needs a numeric .*, got str at \['a'\]"),
+        ({name: {"a": X, "b": NAN}}, ValueError, f"{name} needs finite numbers, got 1"),
     ]
 
 
@@ -421,6 +479,12 @@ def gives(result):
 # ---------------------------------------------------------------- the table
 
 X2 = {"x": X, "y": X}
+
+
+def in_half(p, x):
+    return x.astype(p[0].dtype) @ p[0]
+
+
 MODEL_GOOD = {"f": lambda p, x: x @ p[0], "params": [jnp.ones(2)], "x": X}
 TIMES = shaped("times", r"shape \(t,\)", (), (1, 2))
 
@@ -1137,6 +1201,22 @@ TABLE = {
             *batch("y"),
             *word("outputs", "full, trace, diagonal"),
             *word("method", "auto, contraction, products"),
+            (
+                {"params": [jnp.ones(2, "bfloat16")], "f": in_half, "method": "products"},
+                ValueError,
+                "method needs to be auto or contraction in half precision, got .* bfloat16",
+            ),
+            (
+                {"f": lambda p, x: (x - x.mean(0, keepdims=True)) @ p[0]},
+                ValueError,
+                r"f needs to treat the points of a batch one by one, .* a point comes alone: "
+                r"\(1\) batch norm .* \(2\) one random key .* \(3\) a mean .* tangent_product",
+            ),
+            (
+                {"f": lambda p, x: (x * jax.random.normal(KEY, x.shape)) @ p[0]},
+                ValueError,
+                r"f needs to treat the points .* when the batch is turned round: \(1\)",
+            ),
         ],
     ),
     tangent_kernels.tangent_product: (
@@ -1242,6 +1322,10 @@ WITHOUT = {
     "needed": "its argument is the name of a package, written in the library",
     "upper_mirrored": "takes what the kernels have computed",
     "is_real": "answers, and refuses nothing",
+    "on_one_device": "refuses only what another host holds: see test_evaluation, on two hosts",
+    "sums_in": "answers, and refuses nothing",
+    "traced": "takes a function that its callers have checked",
+    "run": "takes what traced gives",
     "check_known": "refuses only traced values: see the test of them below",
 }
 

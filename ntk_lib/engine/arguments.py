@@ -35,6 +35,7 @@ __all__ = [
     "check_numbers",
     "check_params",
     "is_real",
+    "on_one_device",
     "output_of",
 ]
 
@@ -328,19 +329,63 @@ def _check_norms(name: str, points: np.ndarray, forbid_zero: bool) -> None:
         )
 
 
+def on_one_device(name: str, value: PyTree) -> PyTree:
+    """The pytree with each array that is spread over devices brought to the first of them.
+
+    Raises ``ValueError`` for an array of which a part lies on another host.
+    """
+
+    def brought(leaf: object) -> object:
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+            return leaf
+        devices = leaf.sharding.device_set
+        if len(devices) == 1:
+            return leaf
+        if not leaf.is_fully_addressable:
+            raise ValueError(
+                f"{name} needs arrays that this host holds, got one over {len(devices)} devices of "
+                "several hosts: jax.experimental.multihost_utils.process_allgather brings it here"
+            )
+        return jax.device_put(leaf, min(devices, key=lambda device: device.id))
+
+    return jax.tree.map(brought, value)
+
+
+# What is found among parameters, and the way out.
+_SPLIT = "params, rest = eqx.partition(model, eqx.is_inexact_array), and eqx.combine(p, rest) in f"
+_NNX = "(flax.nnx: graph, params, rest = nnx.split(model, nnx.Param, ...), nnx.merge in f)"
+_NOT_TRAINED = (
+    f"leave out what is not trained, a counter say, and let f read it from outside {_NNX}"
+)
+
+
+def _check_param(name: str, where: str, leaf: object) -> None:
+    number = isinstance(leaf, int | float | complex)
+    kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
+    if type(leaf).__module__.partition(".")[0] == "torch":
+        got = f"torch's {type(leaf).__name__}{where}"
+        raise TypeError(f"{name} needs float arrays of JAX or NumPy, got {got}: w.detach().numpy()")
+    if isinstance(kind, str):
+        way_out = f": equinox: {_SPLIT}" if callable(leaf) else ""
+        raise TypeError(f"{name} needs float arrays, got {kind}{where}{way_out}")
+    if jnp.issubdtype(kind, jax.dtypes.prng_key):
+        raise TypeError(f"{name} needs float arrays, got a random key{where}: {_NOT_TRAINED}")
+    if not jnp.issubdtype(kind, jnp.floating):
+        way_out = f": {_NOT_TRAINED}" if jnp.issubdtype(kind, jnp.integer) else ""
+        raise TypeError(f"{name} needs float arrays, got {kind}{where}{way_out}")
+
+
 def as_params(params: PyTree, *, name: str = "params") -> PyTree:
     """The pytree with each leaf, a float array or a Python number, as a JAX array.
 
-    Raises ``TypeError`` for a leaf that is not real and floating, ``ValueError`` for no leaf.
+    Raises ``TypeError`` for a leaf that is not real and floating, naming its path, ``ValueError``
+    for no leaf.
     """
-    leaves = jax.tree.leaves(params)
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     if not leaves:
         raise ValueError(f"{name} needs at least one array, got an empty pytree")
-    for leaf in leaves:
-        number = isinstance(leaf, int | float | complex)
-        kind = getattr(leaf, "dtype", jnp.result_type(leaf) if number else type(leaf).__name__)
-        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"{name} needs float arrays, got {kind}")
+    for path, leaf in leaves:
+        _check_param(name, f" at {jax.tree_util.keystr(path)}" if path else "", leaf)
     return jax.tree.map(lambda w: jnp.asarray(w, jnp.result_type(w)), params)
 
 
@@ -399,15 +444,12 @@ def output_of(name: str, function: Callable, *arguments: PyTree) -> PyTree:
 
     Raises ``TypeError`` for an output that is no array, and what the function itself raises.
     """
-    try:
-        return jax.eval_shape(function, *arguments)
-    except TypeError:
-        # only now, since for a function of our own around it JAX would trace again at each call
-        def looked_at(*given: PyTree) -> PyTree:
-            for leaf in jax.tree.leaves(output := function(*given)):
-                if not isinstance(leaf, jax.Array | np.ndarray | np.number | int | float | complex):
-                    raise TypeError(f"{name} needs to give arrays, got {type(leaf).__name__}")
-            return output
 
-        jax.eval_shape(looked_at, *arguments)
-        raise
+    def looked_at(*given: PyTree) -> PyTree:
+        for leaf in jax.tree.leaves(output := function(*given)):
+            if not isinstance(leaf, jax.Array | np.ndarray | np.number | int | float | complex):
+                raise TypeError(f"{name} needs to give arrays, got {type(leaf).__name__}")
+        return output
+
+    # new at each call: JAX keeps an answer by the function's identity, whatever it reads now
+    return jax.eval_shape(looked_at, *arguments)

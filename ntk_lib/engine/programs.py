@@ -15,7 +15,7 @@ import functools
 import hashlib
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jax.sharding import AbstractMesh, Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 __all__ = ["Program", "Traced", "run", "traced"]
 
@@ -85,9 +85,8 @@ class _Walk:
 
         first = bind([*jaxpr.constvars, *jaxpr.invars])
         operations = tuple(
-            (equation.primitive, tuple(map(read, equation.invars)), self.parameters(equation))
-            + (bind(equation.outvars),)
-            for equation in jaxpr.eqns
+            (e.primitive, tuple(map(read, e.invars)), self.parameters(e), bind(e.outvars))
+            for e in jaxpr.eqns
         )
         return len(jaxpr.constvars), first, operations, tuple(map(read, jaxpr.outvars))
 
@@ -151,6 +150,18 @@ class Program:
     def __init__(self, jaxpr: Jaxpr, structure: PyTree) -> None:
         self.jaxpr, self.structure = jaxpr, structure
 
+    def __call__(self, arrays: Sequence[Array], leaves: Sequence[Array]) -> list[Array]:
+        """The outputs, for the arrays read from outside and the arguments."""
+        return jaxpr_as_fun(ClosedJaxpr(self.jaxpr, list(arrays)))(*leaves)
+
+    @property
+    def takes(self) -> tuple[list[jax.ShapeDtypeStruct], ...]:
+        """The shapes and dtypes of what it is called with."""
+        return tuple(
+            [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+            for variables in (self.jaxpr.constvars, self.jaxpr.invars)
+        )
+
     @functools.cached_property
     def precision(self) -> float:
         """The largest eps of a float that occurs: what a rounding in here may amount to."""
@@ -186,9 +197,15 @@ class Traced:
     def tree_unflatten(cls, program: Program, arrays: tuple) -> "Traced":
         return cls(program, tuple(arrays))
 
+    @property
+    def gives(self) -> PyTree:
+        """The shapes and dtypes of the result."""
+        avals = [variable.aval for variable in self.program.jaxpr.outvars]
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+        return jax.tree.unflatten(self.program.structure, shapes)
+
     def __call__(self, *arguments: PyTree) -> PyTree:
-        closed = ClosedJaxpr(self.program.jaxpr, list(self.arrays))
-        results = jaxpr_as_fun(closed)(*jax.tree.leaves(arguments))
+        results = self.program(self.arrays, jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.program.structure, results)
 
 

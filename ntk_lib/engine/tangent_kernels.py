@@ -13,7 +13,9 @@ have a faster way, ``limiting_ntk.mlp_ntk``.
 
 import functools
 import math
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +24,18 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from ntk_lib.engine.arguments import as_array, as_choice, as_params, output_of
+from ntk_lib.engine.arguments import as_array, as_choice, as_params, on_one_device, output_of
+from ntk_lib.engine.programs import Program, Traced, run, traced
 
-__all__ = ["METHODS", "OUTPUTS", "as_matrix", "empirical_ntk", "tangent_product", "upper_mirrored"]
+__all__ = [
+    "METHODS",
+    "OUTPUTS",
+    "as_matrix",
+    "empirical_ntk",
+    "sums_in",
+    "tangent_product",
+    "upper_mirrored",
+]
 
 OUTPUTS = ("full", "trace", "diagonal")
 METHODS = ("auto", "contraction", "products")
@@ -41,43 +52,115 @@ _SMALL = 10**7
 # each direction is no large product of matrices.
 _USED_ONCE, _ONCE, _SHARED = 2.5, 0.8, 24
 
+# Points that are looked at to see whether f treats each by itself.
+_LOOKED_AT = 4
+# What a float32 may lose where products of matrices are not computed in float32 (TF32, bfloat16).
+_FAST_PRODUCTS = 2.0**-10
+
 # ---------------------------------------------------------------- arguments
 
 
-def _batch(name: str, value: ArrayLike) -> Array:
+def _is_pytree(value: object) -> bool:
+    """Several arrays with one leading axis; lists, and tuples of numbers, are one array."""
+    if isinstance(value, list):
+        return False
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return any(np.ndim(leaf) for leaf in jax.tree.leaves(value) if hasattr(leaf, "shape"))
+    return value is not None and not jax.tree_util.all_leaves([value])
+
+
+def _array(name: str, where: str, value: ArrayLike) -> Array:
     """Inputs of any kind, one a row: pixels and tokens keep their dtype."""
     try:
         with np.errstate(over="ignore"):  # what overflows is refused below
             array = jnp.asarray(value)
     except (OverflowError, TypeError, ValueError) as error:
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
+        got = f"{type(value).__name__}{where}"
+        raise TypeError(f"{name} needs a numeric array, got {got}") from error
     if jnp.issubdtype(array.dtype, jnp.floating):
         as_array(name, array)  # finite?
     if array.ndim == 0 or len(array) == 0:
-        raise ValueError(f"{name} needs at least one input, one a row, got shape {array.shape}")
+        got = f"{array.shape}{where}"
+        raise ValueError(f"{name} needs at least one input, one a row, got shape {got}")
     return array
 
 
-def _output(f: Callable[[Any, Array], Array], params: PyTree, inputs: Array, name: str):
+def _batch(name: str, value: PyTree) -> PyTree:
+    """Inputs, one a row: an array, or a pytree of arrays with one leading axis."""
+    value = on_one_device(name, value)
+    if not _is_pytree(value):
+        return _array(name, "", value)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(value)
+    if not leaves:
+        raise ValueError(f"{name} needs at least one array, got an empty {type(value).__name__}")
+    paths = [jax.tree_util.keystr(path) for path, _ in leaves]
+    arrays = [
+        _array(name, f" at {path}", leaf) for path, (_, leaf) in zip(paths, leaves, strict=True)
+    ]
+    for path, array in zip(paths, arrays, strict=True):
+        if len(array) != len(arrays[0]):
+            raise ValueError(
+                f"{name} needs one leading axis, that of the points, in all its arrays, got "
+                f"{len(array)} at {path} and {len(arrays[0])} at {paths[0]}: give each point its "
+                "own row, and let f read what all points share from outside"
+            )
+    return jax.tree.unflatten(structure, arrays)
+
+
+def _check_alike(x: PyTree, y: PyTree) -> None:
+    """``y`` is made up as ``x`` is."""
+    if jax.tree.structure(x) == jax.tree.structure(y):
+        return
+    mine, others = (
+        [jax.tree_util.keystr(path) or "an array" for path, _ in leaves]
+        for leaves, _ in map(jax.tree_util.tree_flatten_with_path, (x, y))
+    )
+    odd = [path for path in [*mine, *others] if (path in mine) != (path in others)]
+    found = f"{odd[0]} in {'x' if odd[0] in mine else 'y'} alone" if odd else type(y).__name__
+    raise ValueError(f"y needs the structure of x, got {found}")
+
+
+def _count(points: PyTree) -> int:
+    return len(jax.tree.leaves(points)[0])
+
+
+def _in_words(inputs: PyTree) -> str:
+    if hasattr(inputs, "shape"):
+        return f"of shape {inputs.shape}"
+    shapes = jax.tree_util.tree_flatten_with_path(inputs)[0]
+    return "of " + ", ".join(f"{leaf.shape} at {jax.tree_util.keystr(p)}" for p, leaf in shapes)
+
+
+def _fits(out: PyTree, points: int) -> bool:
+    """Is it one array of real floats, (points,) or (points, k)?"""
+    shape = getattr(out, "shape", ())
+    rows = len(shape) in (1, 2) and shape[0] == points and 0 not in shape
+    return rows and jnp.issubdtype(out.dtype, jnp.floating)
+
+
+def _output(f: Callable[[Any, Any], Array], params: PyTree, inputs: PyTree, name: str):
     """Shape and dtype of f's output for ``inputs``, checked."""
-    out = output_of("f", f, params, inputs)
+    out, points = output_of("f", f, params, inputs), _count(inputs)
+    if _fits(out, points):
+        return out
     shape = getattr(out, "shape", None)
-    if shape is None or len(shape) not in (1, 2) or shape[0] != len(inputs) or 0 in shape:
-        raise ValueError(
-            f"f needs to map {name} of shape {inputs.shape} to ({len(inputs)},) or "
-            f"({len(inputs)}, outputs), got {out if shape is None else shape}"
-        )
-    if not jnp.issubdtype(out.dtype, jnp.floating):
+    if shape is not None and len(shape) in (1, 2) and shape[0] == points and 0 not in shape:
         raise TypeError(f"f needs to give real floats, got {out.dtype}")
-    return out
+    got, way_out = type(out).__name__ if shape is None else shape, ""
+    if isinstance(out, tuple | dict):
+        parts = ", ".join(map(repr, out)) if isinstance(out, dict) else len(out)
+        got = f"a {got} of {parts}"
+        way_out = ": return only the logits, without a state or a dictionary"
+    elif shape and len(shape) > 2 and shape[0] == points and 0 not in shape:
+        way_out = ": make it one row a point, out.reshape(n, T*V) for T places of V logits"
+    raise ValueError(
+        f"f needs to map {name} {_in_words(inputs)} to ({points},) or ({points}, outputs), "
+        f"got {got}{way_out}"
+    )
 
 
-def _checked(f: Callable[[Any, Array], Array], params: PyTree, x: ArrayLike, y: ArrayLike | None):
-    """The arguments as arrays, f hashable, and the shape and dtype of f(x)."""
-    if not callable(f):
-        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
-    params = as_params(params)
-    x, y = _batch("x", x), None if y is None else _batch("y", y)
+def _outputs(f: Callable[[Any, Any], Array], params: PyTree, x: PyTree, y: PyTree | None):
+    """Shape and dtype of f(x), that of f(y) being like it."""
     out = _output(f, params, x, "x")
     if y is not None:
         other = _output(f, params, y, "y")
@@ -85,11 +168,196 @@ def _checked(f: Callable[[Any, Array], Array], params: PyTree, x: ArrayLike, y: 
             raise ValueError(
                 f"f needs as many outputs for y as for x, got {other.shape} and {out.shape}"
             )
+    return out
+
+
+def _checked(f: Callable[[Any, Any], Array], params: PyTree, x: PyTree, y: PyTree | None):
+    """The arguments as arrays."""
+    if not callable(f):
+        raise TypeError(f"f needs a function of (params, x), got {type(f).__name__}")
+    given, params = params, on_one_device("params", as_params(params))
+    _warn_of_statistics(given)
+    x, y = _batch("x", x), None if y is None else _batch("y", y)
+    if y is not None:
+        _check_alike(x, y)
+    return params, x, y
+
+
+def _traced(*values: PyTree) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+# ---------------------------------------------------------------- statistics among the parameters
+
+_RUNNING = re.compile("batch_stats|(running|moving)_(mean|var|variance)")
+
+
+def _is_variable(node: object) -> bool:
+    """A variable of Flax, which knows what it is for."""
+    kinds = {kind.__name__ for kind in type(node).__mro__ if kind.__module__.startswith("flax")}
+    return bool(kinds & {"Variable", "VariableState"})
+
+
+def _statistics(params: PyTree) -> list[str]:
+    """Where among the parameters there are running means and variances, or may be."""
+    if isinstance(params, Mapping) and "params" in params:  # Flax: variables, not parameters
+        others = (k for k, v in params.items() if k != "params" and jax.tree.leaves(v))
+        if found := [f"[{name!r}]" for name in others]:
+            return found
+    nodes = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_variable)[0]
+    named = [
+        (path[: len(steps) - 1], path[-1], steps, node)
+        for steps, node in nodes
+        for path in [[_name_of(step) for step in steps]]
+        if path
+    ]
+    siblings: dict[tuple, set] = {}
+    for above, name, _, _ in named:
+        siblings.setdefault(tuple(above), set()).add(name)
+    found = []
+    for above, name, steps, node in named:
+        beside = siblings[tuple(above)]
+        normalised = {"mean", "var"} <= beside and beside & {"scale", "bias"}
+        kinds = (type(node).__name__, getattr(getattr(node, "type", None), "__name__", ""))
+        if (
+            any(_RUNNING.fullmatch(part) for part in (*above, name))
+            or (normalised and name in ("mean", "var"))
+            or (_is_variable(node) and "BatchStat" in kinds)
+        ):
+            found.append(jax.tree_util.keystr(steps))
+    return found
+
+
+def _name_of(step: object) -> str:
+    """A part of a leaf's path: the key of a dictionary, the name of an attribute, a number."""
+    return str(next((getattr(step, a) for a in ("key", "name", "idx") if hasattr(step, a)), step))
+
+
+def _warn_of_statistics(params: PyTree) -> None:
+    if found := _statistics(params):
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        warnings.warn(
+            f"params needs what is trained, got {', '.join(found[:3])}{more}: running statistics "
+            "would be counted as parameters, which changes the kernel. Fix them in f: "
+            "lambda p, x: model.apply({'params': p, 'batch_stats': stats}, x)",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+# ---------------------------------------------------------------- f as programs
+
+
+class _Model(NamedTuple):
+    """f as it is now, traced.
+
+    ``forward`` at a few points; ``pull``, at one of them, gives the gradient of a combination of
+    its outputs, and the outputs; ``push`` their change along a vector of parameters.
+    """
+
+    forward: Traced
+    pull: Traced
+    push: Traced | None = None
+
+
+def _kinds(points: PyTree) -> list:
+    return [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(points)]
+
+
+def _looked_at(x: PyTree, y: PyTree | None) -> PyTree:
+    """A few points of x and y, at least two, of shapes that fit together."""
+    both = y is not None and _kinds(x) == _kinds(y)
+    share = _LOOKED_AT // 2 if both else _LOOKED_AT
+
+    def rows(points: PyTree) -> PyTree:
+        n = _count(points)
+        index = np.linspace(0, n - 1, min(n, share)).astype(int)
+        index = index if both or n > 1 else np.zeros(2, int)
+        return jax.tree.map(lambda leaf: leaf[index], points)
+
+    if not both:
+        return rows(x)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rows(x), rows(y))
+
+
+def _model(
+    f: Callable, params: PyTree, x: PyTree, y: PyTree | None, *, derivatives: bool
+) -> tuple[_Model, PyTree]:
+    """f traced anew, its outputs checked, and the few points at which it is."""
+    points = _looked_at(x, y)
     try:
-        hash(f)
-    except TypeError:  # a module that holds arrays, say
-        return (lambda p, t: f(p, t)), params, x, y, out
-    return f, params, x, y, out
+        forward = traced(f, params, points, derivatives=derivatives)
+    except TypeError:
+        _outputs(f, params, x, y)  # says what f gives
+        raise
+    same = y is None or _kinds(x) == _kinds(y)
+    out = forward.gives if same else _outputs(f, params, x, y)
+    if same and not _fits(out, _count(points)):
+        _outputs(f, params, x, y)
+        _output(f, params, points, "points of x")
+
+    def pull(params: PyTree, point: PyTree, weights: Array) -> tuple[PyTree, Array]:
+        alone = jax.tree.map(lambda leaf: leaf[None], point)
+        out, back = jax.vjp(lambda p: f(p, alone).reshape(-1), params)
+        return back(weights)[0], out
+
+    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
+    weights = jax.ShapeDtypeStruct((math.prod(out.shape[1:]),), out.dtype)
+    return _Model(forward, traced(pull, params, point, weights, derivatives=derivatives)), points
+
+
+def _with_push(
+    model: _Model, f: Callable, params: PyTree, points: PyTree, *, derivatives: bool
+) -> _Model:
+    """The model with f's derivative along a vector of parameters, at so many ``points``."""
+
+    def push(params: PyTree, vector: PyTree, points: PyTree) -> Array:
+        def forward(p: PyTree) -> Array:
+            return f(p, points).reshape(_count(points), -1)
+
+        return jax.jvp(forward, (params,), (vector,))[1]
+
+    return model._replace(push=traced(push, params, params, points, derivatives=derivatives))
+
+
+# ---------------------------------------------------------------- each point by itself
+
+
+@jax.jit
+def _differences(model: _Model, params: PyTree, points: PyTree) -> Array:
+    """Size of f's outputs, and how they change with the batch: turned round, and point by point."""
+
+    def outputs(points: PyTree) -> Array:
+        return model.forward(params, points).reshape(_count(points), -1)
+
+    def alone(point: PyTree) -> Array:
+        return model.pull(params, point, jnp.zeros(together.shape[1], together.dtype))[1]
+
+    together = outputs(points)
+    turned = outputs(jax.tree.map(lambda leaf: leaf[::-1], points))[::-1]
+    together, turned, single = (
+        t.astype(sums_in(t.dtype)) for t in (together, turned, jax.vmap(alone)(points))
+    )
+    return jnp.stack([jnp.abs(t).max() for t in (together, turned - together, single - together)])
+
+
+def _check_each_by_itself(model: _Model, params: PyTree, points: PyTree) -> None:
+    """Raise ``ValueError`` for an f whose output at a point depends on the rest of the batch."""
+    precision = max(model.forward.program.precision, model.pull.program.precision)
+    if jax.default_backend() != "cpu":
+        precision = max(precision, _FAST_PRODUCTS)
+    size, turned, alone = np.asarray(_differences(model, params, points)).tolist()
+    most = math.sqrt(precision) * size
+    if not (turned > most or alone > most):  # a comparison with NaN is false
+        return
+    when = "when the batch is turned round" if turned > most else "when a point comes alone"
+    raise ValueError(
+        f"f needs to treat the points of a batch one by one, got outputs that change by "
+        f"{max(turned, alone) / size:.2g} of their size {when}: (1) batch norm in training mode: "
+        "take the running statistics (evaluation mode); (2) one random key for the whole batch "
+        "(dropout): leave it out, or make a key a point a part of x; (3) a mean over the batch: "
+        "take a fixed one. tangent_product allows an f that couples its points"
+    )
 
 
 # ---------------------------------------------------------------- the choice
@@ -103,13 +371,21 @@ class _Plan(NamedTuple):
     columns: int
 
 
-def _cost_of_a_point(f: Callable, params: PyTree, x: Array) -> tuple[float, float]:
-    """Operations of f(x) for a point, and the bytes it moves: XLA's own count, NaN where none."""
-    cost = jax.jit(f).lower(params, x).cost_analysis()
+@functools.lru_cache(maxsize=256)
+def _cost(program: Program) -> tuple[float, float]:
+    """Operations of a program, and the bytes it moves: XLA's own count, NaN where none."""
+    cost = jax.jit(program).lower(*program.takes).cost_analysis()
     if isinstance(cost, list | tuple):  # one for each device, in some versions of JAX
         cost = cost[0] if cost else None
     flops, moved = ((cost or {}).get(name, math.nan) for name in ("flops", "bytes accessed"))
-    return flops / len(x), moved / len(x)
+    return flops, moved
+
+
+def _cost_of_a_point(forward: Traced) -> tuple[float, float]:
+    """Operations of f(x) for a point, and the bytes it moves, known for a program from then on."""
+    points = forward.program.jaxpr.outvars[0].aval.shape[0]
+    flops, moved = _cost(forward.program)
+    return flops / points, moved / points
 
 
 def _even(points: int, most: int | float) -> int:
@@ -119,15 +395,15 @@ def _even(points: int, most: int | float) -> int:
 
 
 def _plan(
-    f: Callable, params: PyTree, x: Array, m: int, k: int, outputs: str, method: str
+    forward: Traced, params: PyTree, n: int, m: int, k: int, outputs: str, method: str
 ) -> _Plan:
-    n, leaves = len(x), jax.tree.leaves(params)
+    leaves = jax.tree.leaves(params)
     size = sum(leaf.size for leaf in leaves)
     weights = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     per_pair = size * k * (k if outputs == "full" else 1)
     if method != "products" and n * m * per_pair <= _SMALL and max(n, m) * k * weights <= 2**20:
         return _Plan(False, n, m)
-    flops, moved = _cost_of_a_point(f, params, x)
+    flops, moved = _cost_of_a_point(forward)
     if method == "auto":  # a comparison with NaN is false
         factor = _ONCE if flops <= _USED_ONCE * size else _SHARED
         method = "products" if factor * k * flops / 2 <= per_pair else "contraction"
@@ -139,14 +415,38 @@ def _plan(
     return _Plan(True, rows, _even(m, min(max(rows, 64), 8 * _BLOCK_BYTES / (rows * k * moved))))
 
 
+def _is_half(dtype: np.dtype) -> bool:
+    return bool(jnp.finfo(dtype).eps > jnp.finfo(jnp.float32).eps)
+
+
+def sums_in(dtype: np.dtype) -> np.dtype:
+    """The dtype of sums over parameters, and of the kernel: float32 for half precision."""
+    return jnp.dtype("float32") if _is_half(dtype) else dtype
+
+
+def _method(method: str, params: PyTree, dtype: np.dtype, model: _Model) -> str:
+    """The method, where half precision leaves no choice: its sums need to be those of float32."""
+    half = {t.dtype.name for t in jax.tree.leaves(params) if _is_half(t.dtype)}
+    half |= {dtype.name} if _is_half(dtype) else set()
+    if half and method == "products":
+        raise ValueError(
+            f"method needs to be auto or contraction in half precision, got products with "
+            f"{', '.join(sorted(half))}: the products sum over the parameters in f's own precision"
+        )
+    inside = model.pull.program.precision > jnp.finfo(jnp.float32).eps
+    return "contraction" if method == "auto" and (half or inside) else method
+
+
 # ---------------------------------------------------------------- the kernel
 
 
-def _jacobian(f: Callable, params: PyTree, points: Array) -> PyTree:
+def _jacobian(model: _Model, params: PyTree, points: PyTree) -> PyTree:
     """∂f/∂w of each point by itself: leaves of shape (points, k, *shape of the parameter)."""
+    outputs = model.pull.program.takes[1][-1]
 
-    def one(point: Array) -> PyTree:
-        return jax.jacrev(lambda p: f(p, point[None]).reshape(-1))(params)
+    def one(point: PyTree) -> PyTree:
+        rows = jnp.eye(*outputs.shape, dtype=outputs.dtype)
+        return jax.vmap(lambda row: model.pull(params, point, row)[0])(rows)
 
     return jax.vmap(one)(points)
 
@@ -186,14 +486,11 @@ def _contract(left: PyTree, right: PyTree, dtype: object, outputs: str) -> Array
     return functools.reduce(jnp.add, map(part, jax.tree.leaves(left), jax.tree.leaves(right)))
 
 
-def _push(f: Callable, params: PyTree, left: PyTree, points: Array, outputs: str) -> Array:
+def _push(model: _Model, params: PyTree, left: PyTree, points: PyTree, outputs: str) -> Array:
     """The same, each row of the Jacobian ``left`` pushed through f at ``points`` as a tangent."""
 
-    def forward(p: PyTree) -> Array:
-        return f(p, points).reshape(len(points), -1)
-
     def push(vector: PyTree) -> Array:
-        return jax.jvp(forward, (params,), (vector,))[1]
+        return model.push(params, vector, points)
 
     pushed = jax.vmap(jax.vmap(push))(left)  # (b, k, c, k)
     if outputs == "full":
@@ -202,11 +499,16 @@ def _push(f: Callable, params: PyTree, left: PyTree, points: Array, outputs: str
     return diagonal.sum(2) if outputs == "trace" else diagonal
 
 
-def _cut(points: Array, size: int) -> Array:
+def _columns(points: PyTree, size: int) -> PyTree:
+    """The shapes and dtypes of a block of ``size`` points."""
+    return jax.tree.map(lambda t: jax.ShapeDtypeStruct((size, *t.shape[1:]), t.dtype), points)
+
+
+def _cut(points: PyTree, size: int) -> PyTree:
     """Blocks of ``size`` rows; the last row fills up the last block."""
-    blocks = math.ceil(len(points) / size)
-    index = jnp.minimum(jnp.arange(blocks * size), len(points) - 1)
-    return points[index].reshape(blocks, size, *points.shape[1:])
+    blocks = math.ceil(_count(points) / size)
+    index = jnp.minimum(jnp.arange(blocks * size), _count(points) - 1)
+    return jax.tree.map(lambda t: t[index].reshape(blocks, size, *t.shape[1:]), points)
 
 
 @jax.jit
@@ -227,31 +529,39 @@ def upper_mirrored(theta: Float[Array, "n n *kk"]) -> Float[Array, "n n *kk"]:
     return upper + upper.transpose(1, 0, *range(theta.ndim - 1, 1, -1))
 
 
-@functools.partial(jax.jit, static_argnames=("f", "outputs", "plan", "dtype"))
+@functools.partial(jax.jit, static_argnames=("outputs", "plan", "dtype"))
 def _kernel(
-    f: Callable, params: PyTree, x: Array, y: Array | None, *, outputs: str, plan: _Plan, dtype
+    model: _Model,
+    params: PyTree,
+    x: PyTree,
+    y: PyTree | None,
+    *,
+    outputs: str,
+    plan: _Plan,
+    dtype: np.dtype,
 ) -> Array:
     """Θ by the plan; without ``y`` what stands below the diagonal may be left out, as zero."""
 
-    def pair(jacobian: PyTree, points: Array) -> Array:
+    def pair(jacobian: PyTree, points: PyTree) -> Array:
         if plan.products:
-            return _push(f, params, jacobian, points, outputs).astype(dtype)
-        return _contract(jacobian, _jacobian(f, params, points), dtype, outputs)
+            return _push(model, params, jacobian, points, outputs).astype(dtype)
+        return _contract(jacobian, _jacobian(model, params, points), dtype, outputs)
 
     others = x if y is None else y
-    if plan[1:] == (len(x), len(others)):  # a single block
-        jacobian = _jacobian(f, params, x)
+    if plan[1:] == (_count(x), _count(others)):  # a single block
+        jacobian = _jacobian(model, params, x)
         if y is None and not plan.products:
             return _contract(jacobian, jacobian, dtype, outputs)
         return pair(jacobian, others)
-    columns = _cut(others, plan.columns)
+    rows, columns = _cut(x, plan.rows), _cut(others, plan.columns)
+    across, along = _count(rows), _count(columns)
 
-    def row(block: tuple[Array, Array]) -> Array:
+    def row(block: tuple[Array, PyTree]) -> Array:
         number, points = block
-        jacobian = _jacobian(f, params, points)
-        empty = jax.eval_shape(pair, jacobian, columns[0])
+        jacobian = _jacobian(model, params, points)
+        empty = jax.eval_shape(pair, jacobian, jax.tree.map(lambda t: t[0], columns))
 
-        def column(block: tuple[Array, Array]) -> Array:
+        def column(block: tuple[Array, PyTree]) -> Array:
             other, points = block
             if y is not None:
                 return pair(jacobian, points)
@@ -260,20 +570,19 @@ def _kernel(
                 below, lambda: jnp.zeros(empty.shape, empty.dtype), lambda: pair(jacobian, points)
             )
 
-        return jax.lax.map(column, (jnp.arange(len(columns)), columns))
+        return jax.lax.map(column, (jnp.arange(along), columns))
 
-    rows = _cut(x, plan.rows)
-    theta = jax.lax.map(row, (jnp.arange(len(rows)), rows))  # (blocks, blocks, b, c, …)
+    theta = jax.lax.map(row, (jnp.arange(across), rows))  # (blocks, blocks, b, c, …)
     theta = jnp.moveaxis(theta, 2, 1)
-    theta = theta.reshape(len(rows) * plan.rows, len(columns) * plan.columns, *theta.shape[4:])
-    return theta[: len(x), : len(others)]
+    theta = theta.reshape(across * plan.rows, along * plan.columns, *theta.shape[4:])
+    return theta[: _count(x), : _count(others)]
 
 
 def empirical_ntk(
-    f: Callable[[Any, Array], Array],
+    f: Callable[[Any, Any], Array],
     params: PyTree,
-    x: ArrayLike,
-    y: ArrayLike | None = None,
+    x: PyTree,
+    y: PyTree | None = None,
     *,
     outputs: str = "full",
     method: str = "auto",
@@ -319,10 +628,19 @@ def empirical_ntk(
     """
     outputs = as_choice("outputs", outputs, OUTPUTS)
     method = as_choice("method", method, METHODS)
-    f, params, x, y, out = _checked(f, params, x, y)
+    params, x, y = _checked(f, params, x, y)
+    derivatives, others = _traced(params, x, y), x if y is None else y
+    model, points = _model(f, params, x, y, derivatives=derivatives)
+    if not _traced(params, x, y, model):
+        _check_each_by_itself(model, params, points)
+    out = model.forward.gives
     k = math.prod(out.shape[1:])
-    plan = _plan(f, params, x, len(x if y is None else y), k, outputs, method)
-    theta = _kernel(f, params, x, y, outputs=outputs, plan=plan, dtype=out.dtype)
+    method = _method(method, params, out.dtype, model)
+    plan = _plan(model.forward, params, _count(x), _count(others), k, outputs, method)
+    if plan.products:
+        columns = _columns(others, plan.columns)
+        model = _with_push(model, f, params, columns, derivatives=derivatives)
+    theta = _kernel(model, params, x, y, outputs=outputs, plan=plan, dtype=sums_in(out.dtype))
     theta = upper_mirrored(theta) if y is None else theta
     return theta[:, :, 0, 0] if outputs == "full" and k == 1 else theta
 
@@ -346,18 +664,12 @@ def as_matrix(theta: Float[ArrayLike, "n m *kk"]) -> Float[Array, "nk mk"]:
 # ---------------------------------------------------------------- the kernel times a vector
 
 
-@functools.partial(jax.jit, static_argnames="f")
-def _product(f: Callable, params: PyTree, x: Array, y: Array, v: Array) -> Array:
-    (vector,) = jax.vjp(lambda p: f(p, y), params)[1](v)
-    return jax.jvp(lambda p: f(p, x), (params,), (vector,))[1]
-
-
 def tangent_product(
-    f: Callable[[Any, Array], Array],
+    f: Callable[[Any, Any], Array],
     params: PyTree,
-    x: ArrayLike,
+    x: PyTree,
     v: Float[ArrayLike, "m ..."],
-    y: ArrayLike | None = None,
+    y: PyTree | None = None,
 ) -> Float[Array, "n ..."]:
     """Θ(x, y) v, with no kernel: Σ over points j of y and outputs b of Θ(x_i, y_j)_ab v_jb.
 
@@ -371,12 +683,17 @@ def tangent_product(
     ``as_array`` raises for one that is not finite.
     Source: Novak, Sohl-Dickstein and Schoenholz 2022, section 3 (NTK-vector products).
     """
-    f, params, x, y, out = _checked(f, params, x, y)
-    y = x if y is None else y
-    shape = (len(y), *out.shape[1:])
-    v = as_array("v", v, dtype=out.dtype)
-    column = math.prod(shape[1:]) == 1 and v.shape in {(len(y),), (len(y), 1)}
+    params, x, y = _checked(f, params, x, y)
+    out, y = _outputs(f, params, x, y), x if y is None else y
+    shape = (_count(y), *out.shape[1:])
+    v = as_array("v", on_one_device("v", v), dtype=out.dtype)
+    column = math.prod(shape[1:]) == 1 and v.shape in {(_count(y),), (_count(y), 1)}
     if v.shape != shape and not column:
         raise ValueError(f"v needs shape {shape}, a number for each output at y, got {v.shape}")
-    product = _product(f, params, x, y, v.reshape(shape))
-    return product.reshape(len(x), *v.shape[1:])
+
+    def product(params: PyTree, x: PyTree, y: PyTree, v: Array) -> Array:
+        (vector,) = jax.vjp(lambda p: f(p, y), params)[1](v)
+        return jax.jvp(lambda p: f(p, x), (params,), (vector,))[1]
+
+    arguments = (params, x, y, v.reshape(shape))
+    return run(traced(product, *arguments), *arguments).reshape(_count(x), *v.shape[1:])

@@ -4,7 +4,10 @@ Every method, every choice of outputs and every size of block gives the same num
 definition, computed here from one Jacobian of all points.
 """
 
+import dataclasses
 import functools
+import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ import pytest
 from cases import KEY, RNG_SEED, numpy_jacobian, points
 
 from ntk_lib.engine import tangent_kernels
+from ntk_lib.engine.programs import traced
 from ntk_lib.engine.tangent_kernels import (
     OUTPUTS,
     as_matrix,
@@ -172,10 +176,13 @@ def test_every_parameter_is_contracted_once(size, with_y, x64):
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5), (1, 7), (7, 1), (4, 2)])
 def test_blocks_need_not_divide_the_points_nor_be_square(rows, columns, products, x64):
     f, params, (x, y) = outputs_of(2), toy_params(), batches(True)
+    plan = tangent_kernels._Plan(products, rows, columns)
+    model, _ = tangent_kernels._model(f, params, x, None, derivatives=False)
+    block = jax.ShapeDtypeStruct((columns, 2, 3), x.dtype)
+    model = tangent_kernels._with_push(model, f, params, block, derivatives=False)
     for other in (None, y):
-        plan = tangent_kernels._Plan(products, rows, columns)
         theta = tangent_kernels._kernel(
-            f,
+            model,
             params,
             jnp.asarray(x),
             None if other is None else jnp.asarray(other),
@@ -261,6 +268,445 @@ def test_it_is_traced_mapped_and_differentiated(method, blocks_of, x64):
         assert float(jax.jit(derivative(corner))(0.5)) == pytest.approx(slope, rel=1e-6)
 
 
+# ---------------------------------------------------------------- f as it is at the time of a call
+
+SCALE, TABLE = 1.0, np.ones(2, "f4")
+ONE, THREE = np.ones((1, 3), "f4"), np.ones(3, "f4")
+
+
+class Net:
+    """A model that reads an attribute of its own."""
+
+    scale = 1.0
+
+    def forward(self, params, x):
+        return self.scale * (x @ params)
+
+    __call__ = forward
+
+
+class Unhashable(Net):
+    __hash__ = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Module:
+    """Arrays in a callable pytree, as equinox has it: it cannot be hashed either."""
+
+    scale: jax.Array
+
+    def __call__(self, params, x):
+        return self.scale * (x @ params)
+
+
+def reads_a_global(params, x):
+    return SCALE * (x @ params)
+
+
+def branches_on_a_global(params, x):
+    return x @ params if SCALE == 1 else 10 * (x @ params)
+
+
+def reads_a_table(params, x):
+    return TABLE[0] * (x @ params)
+
+
+def with_rules(params, x):
+    return SCALE * jax.nn.relu(x @ params)
+
+
+def reading(monkeypatch, what):
+    """A function that reads 1, and how to have it read 10."""
+    this = sys.modules[__name__]
+    held, net, table = [1.0], Net(), np.ones(2, "f4")
+    monkeypatch.setattr(this, "TABLE", table)
+
+    def set_global():
+        monkeypatch.setattr(this, "SCALE", 10.0)
+
+    def set_table():
+        monkeypatch.setattr(this, "TABLE", np.full(2, 10, "f4"))
+
+    def change_table():
+        table[:] = 10
+
+    def set_shape():
+        held[0] = jnp.full((2, 1), 10.0)
+
+    def set_array():
+        held[0] = 10 * jnp.ones(())
+
+    def from_held(params, x):
+        return jnp.asarray(held[0], "float32").reshape(-1)[0] * (x @ params)
+
+    unhashable, module = Unhashable(), Module(jnp.ones(()))
+    return {
+        "a global": (reads_a_global, set_global),
+        "a branch on a global": (branches_on_a_global, set_global),
+        "a global with rules of derivatives": (with_rules, set_global),
+        "another array": (reads_a_table, set_table),
+        "an array changed in place": (reads_a_table, change_table),
+        "an attribute": (net.forward, lambda: setattr(net, "scale", 10.0)),
+        "a callable object": (net, lambda: setattr(net, "scale", 10.0)),
+        "an unhashable object": (unhashable, lambda: setattr(unhashable, "scale", 10.0)),
+        "a module of arrays": (module, lambda: setattr(module, "scale", 10 * jnp.ones(()))),
+        "an entry of a list": (from_held, lambda: held.__setitem__(0, 10.0)),
+        "an entry that becomes an array": (from_held, set_array),
+        "an entry that changes its shape": (from_held, set_shape),
+        "a partial function": (
+            functools.partial(lambda c, p, t: c[0] * (t @ p), held),
+            lambda: held.__setitem__(0, 10.0),
+        ),
+    }[what]
+
+
+READ = [
+    "a global",
+    "a branch on a global",
+    "a global with rules of derivatives",
+    "another array",
+    "an array changed in place",
+    "an attribute",
+    "a callable object",
+    "an unhashable object",
+    "a module of arrays",
+    "an entry of a list",
+    "an entry that becomes an array",
+    "an entry that changes its shape",
+    "a partial function",
+]
+
+
+@every_method
+@pytest.mark.parametrize("what", READ)
+def test_what_f_reads_is_read_at_every_call(what, method, monkeypatch):
+    f, change = reading(monkeypatch, what)
+    assert float(empirical_ntk(f, THREE, ONE, method=method)[0, 0]) == pytest.approx(3.0)
+    assert float(tangent_product(f, THREE, ONE, ONE[0, :1])[0]) == pytest.approx(3.0)
+    slope = jax.grad(lambda p: empirical_ntk(f, p, ONE, method=method)[0, 0])
+    assert np.all(slope(THREE) == 0)
+    change()
+    assert float(empirical_ntk(f, THREE, ONE, method=method)[0, 0]) == pytest.approx(300.0)
+    assert float(tangent_product(f, THREE, ONE, ONE[0, :1])[0]) == pytest.approx(300.0)
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_a_random_key_that_f_reads_is_read_at_every_call(make):
+    def drawn():
+        return jax.random.uniform(key, (), minval=1, maxval=2)
+
+    for seed in range(2):
+        key = make(seed)
+        theta = empirical_ntk(lambda p, x: drawn() * (x @ p), THREE, ONE)
+        assert float(theta[0, 0]) == pytest.approx(3 * float(drawn()) ** 2, rel=1e-6)
+
+
+def test_what_f_reads_is_read_at_every_call_under_a_transformation(monkeypatch):
+    def cubic(p, x):
+        return SCALE * (x @ p**2)
+
+    def slope():
+        return float(jax.grad(lambda p: empirical_ntk(cubic, p, ONE)[0, 0])(THREE)[0])
+
+    assert slope() == pytest.approx(8.0)
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 10.0)
+    assert slope() == pytest.approx(800.0)
+
+
+@every_method
+def test_a_new_function_of_the_same_code_compiles_nothing(method):
+    params, x = init((3, 5, 2), key=KEY, dtype="float32"), points(6, 3, dtype="float32")
+    thetas, sizes = [], []
+    for number in (0.0, 1.0, 0.0):
+        shift = jnp.full(2, number, "float32")
+        f = lambda p, t: jax.nn.relu(apply(p, t) + shift)  # noqa: B023, E731
+        thetas.append(empirical_ntk(f, params, x, method=method))
+        tangent_product(f, params, x, jnp.ones((6, 2), "float32"))
+        programs = (tangent_kernels._kernel, tangent_kernels._differences, tangent_kernels.run)
+        sizes.append([program._cache_size() for program in programs])
+    assert sizes[0] == sizes[1] == sizes[2]
+    np.testing.assert_array_equal(thetas[0], thetas[2])
+    assert not np.array_equal(thetas[0], thetas[1])
+
+
+# ---------------------------------------------------------------- an f that couples its points
+
+
+def normalised(h):
+    return (h - h.mean(0, keepdims=True)) / jnp.sqrt(h.var(0, keepdims=True) + 1e-5)
+
+
+def batch_norm(p, x):
+    return jnp.tanh(normalised(x @ p["V"])) @ p["w"]
+
+
+def dropout(p, x):
+    kept = jax.random.bernoulli(KEY, 0.5, x.shape)
+    return jnp.tanh(jnp.where(kept, x, 0) @ p["V"]) @ p["w"]
+
+
+def mean_of_the_batch(p, x):
+    h = jnp.tanh(x @ p["V"]) @ p["w"]
+    return h - h.mean()
+
+
+def stochastic_depth(p, x):
+    h = x @ p["V"]
+    h = h + jnp.where(jax.random.bernoulli(KEY, 0.5, (len(x), 1)), jnp.tanh(h), 0)
+    return h @ p["w"]
+
+
+def coupled_params(dtype="float32"):
+    V, w = points(5, 5, 3, dtype=dtype), points(5, 2, 4, dtype=dtype)
+    return {"V": jnp.asarray(V), "w": jnp.asarray(w)}
+
+
+COUPLED = [batch_norm, dropout, mean_of_the_batch, stochastic_depth]
+
+
+@every_method
+@pytest.mark.parametrize("with_y", [False, True])
+@pytest.mark.parametrize("f", COUPLED)
+def test_an_f_that_couples_the_points_of_its_batch_is_refused(f, with_y, method, dtype):
+    params, x = coupled_params(dtype), points(9, 5, dtype=dtype)
+    y = points(3, 5, 1, dtype=dtype) if with_y else None
+    with pytest.raises(ValueError, match=r"^f needs to treat the points of a batch one by one"):
+        empirical_ntk(f, params, x, y, method=method)
+    product = tangent_product(f, params, x, jnp.ones((9, 2), dtype))
+    assert np.all(np.isfinite(product))
+
+
+def test_one_key_for_a_batch_of_one_point_is_found_by_taking_it_twice():
+    with pytest.raises(ValueError, match=r"^f needs to treat .* when the batch is turned round"):
+        empirical_ntk(dropout, coupled_params(), points(1, 5, dtype="float32"))
+
+
+def layer_norm(h):
+    centred = h - h.mean(-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+
+
+def recurrent(p, x):
+    def step(h, part):
+        gate = jax.nn.sigmoid(part[:, None] * p["w"][:, 0][None] + h @ p["V"])
+        return gate * h + (1 - gate) * jnp.tanh(part[:, None] + h @ p["V"]), None
+
+    start = jnp.zeros((len(x), 5), x.dtype)
+    return jax.lax.scan(step, start, x.T)[0] @ p["w"]
+
+
+def attention(p, x):
+    h = x[:, :, None] * p["V"][None]
+    scores = jax.nn.softmax(jnp.einsum("btd,bsd->bts", h, h), axis=-1)
+    return layer_norm(scores @ h).mean(1) @ p["w"]
+
+
+def convolved(p, x):
+    image = x.reshape(-1, 1, 5, 1)
+    filters = p["V"].reshape(1, 5, 1, 5)
+    names = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(image, filters, (1, 1), "SAME", dimension_numbers=names)
+    return jnp.tanh(h).mean((1, 2)) @ p["w"]
+
+
+def in_bfloat16(p, x):
+    half = jax.tree.map(lambda w: w.astype("bfloat16"), p)
+    h = x.astype("bfloat16")
+    for _ in range(4):
+        h = jnp.tanh(h @ half["V"])
+    return (h @ half["w"]).astype(x.dtype)
+
+
+def a_key_for_each_point(p, x):
+    def one(row):
+        key = jax.random.key(jax.lax.bitcast_convert_type(row[0].astype("float32"), jnp.uint32))
+        return jnp.where(jax.random.bernoulli(key, 0.5, row.shape), row, 0) @ p["V"] @ p["w"]
+
+    return jax.vmap(one)(x)
+
+
+SEPARATE = [layer_norm, recurrent, attention, convolved, in_bfloat16, a_key_for_each_point]
+
+
+@pytest.mark.parametrize("f", SEPARATE)
+def test_an_f_that_treats_each_point_by_itself_is_not_refused(f, dtype):
+    params, x = coupled_params(dtype), points(9, 5, dtype=dtype)
+
+    def g(p, t):
+        return f(p, t) if f is not layer_norm else layer_norm(t @ p["V"]) @ p["w"]
+
+    assert empirical_ntk(g, params, x, points(3, 5, 1, dtype=dtype)).shape == (9, 3, 2, 2)
+
+
+def test_a_large_network_is_not_refused_for_its_rounding():
+    params = init((784, 512, 512, 512, 10), key=KEY, dtype="float32")
+    x = points(5, 784, dtype="float32")
+    assert empirical_ntk(apply, params, 100 * x, outputs="trace").shape == (5, 5)
+
+
+# ---------------------------------------------------------------- inputs of several arrays
+
+
+class Graph(NamedTuple):
+    A: jax.Array
+    X: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Tokens:
+    ids: jax.Array
+    mask: jax.Array
+
+
+def masked_mean(p, b):
+    ids, mask = (b["ids"], b["mask"]) if isinstance(b, dict) else (b.ids, b.mask)
+    h = jnp.tanh(p["table"][ids]) * mask[:, :, None].astype(p["table"].dtype)
+    return h.sum(1) @ p["last"]
+
+
+def on_graphs(p, b):
+    A, X = b
+    return jnp.tanh(jnp.einsum("nij,njk->nik", A, X) @ p["table"][:2, :]).sum(1) @ p["last"]
+
+
+def several(kind, n, seed):
+    rng = np.random.default_rng([RNG_SEED, seed])
+    if kind in ("dict", "dataclass"):
+        ids, mask = rng.integers(0, 6, (n, 4)), rng.random((n, 4)) < 0.7
+        return {"ids": ids, "mask": mask} if kind == "dict" else Tokens(ids, mask)
+    A, X = rng.normal(size=(n, 3, 3)), rng.normal(size=(n, 3, 2))
+    return (A, X) if kind == "tuple" else Graph(A, X)
+
+
+SEVERAL = ["dict", "dataclass", "tuple", "named tuple"]
+
+
+@every_method
+@every_kind
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_inputs_may_be_several_arrays_with_one_leading_axis(kind, outputs, method, blocks_of, x64):
+    rng = np.random.default_rng(RNG_SEED)
+    params = {"table": rng.normal(size=(6, 3)), "last": rng.normal(size=(3, 2))}
+    f = masked_mean if kind in ("dict", "dataclass") else on_graphs
+    x, y = several(kind, 7, 0), several(kind, 4, 1)
+
+    def whole(points):
+        jac = jax.jit(jax.jacobian(lambda p: f(p, jax.tree.map(jnp.asarray, points))))(params)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(jac)]
+        return np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=2)
+
+    for other in (None, y):
+        full = np.einsum("nip,mjp->nmij", whole(x), whole(x if other is None else other))
+        diagonal = np.einsum("nmii->nmi", full)
+        expected = {"full": full, "diagonal": diagonal, "trace": diagonal.sum(2)}[outputs]
+        for size in (2**26, 1500):
+            blocks_of(size)
+            theta = empirical_ntk(f, params, x, other, outputs=outputs, method=method)
+            np.testing.assert_allclose(theta, expected, rtol=1e-11, atol=1e-11)
+        if outputs == "full":
+            v = rng.normal(size=(full.shape[1], 2))
+            product = tangent_product(f, params, x, v, other)
+            np.testing.assert_allclose(product, np.einsum("nmij,mj->ni", full, v), atol=1e-10)
+
+
+def test_coupling_is_found_in_inputs_of_several_arrays(x64):
+    def f(p, b):
+        return normalised(b["a"] * b["b"]) @ p
+
+    x = {"a": points(6, 3), "b": points(6, 3, 1)}
+    with pytest.raises(ValueError, match=r"^f needs to treat the points of a batch one by one"):
+        empirical_ntk(f, jnp.ones(3), x)
+
+
+def test_lists_and_tuples_of_numbers_are_one_array_as_ever(x64):
+    w, rows = jnp.array([1.0, 2.0]), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    expected = np.array(rows) @ np.array(rows).T
+    for given in (rows, tuple(map(tuple, rows)), [np.array(row) for row in rows]):
+        np.testing.assert_allclose(empirical_ntk(lambda p, t: t @ p, w, given), expected)
+
+
+# ---------------------------------------------------------------- half precision
+
+
+@pytest.mark.parametrize(("half", "most"), [("bfloat16", 0.02), ("float16", 0.003)])
+@every_kind
+def test_in_half_precision_the_sums_are_those_of_float32(half, most, outputs):
+    params = init((20, 100, 100, 3), key=KEY, dtype="float32")
+    x, y = points(6, 20, dtype="float32"), points(4, 20, 1, dtype="float32")
+    rounded = jax.tree.map(lambda w: w.astype(half), params)
+    single = jax.tree.map(lambda w: w.astype("float32"), rounded)
+    for other in (None, y):
+        theta = empirical_ntk(apply, rounded, x, other, outputs=outputs)
+        exact = np.asarray(empirical_ntk(apply, single, x, other, outputs=outputs))
+        assert theta.dtype == "float32"
+        assert np.abs(theta - exact).max() < most * np.abs(exact).max()
+
+
+def test_sums_of_many_parameters_lose_nothing_in_half_precision():
+    # 4096 products of 1: in bfloat16 a sum stops at 256, in float16 at 2048
+    for half in ("bfloat16", "float16"):
+        w, x = jnp.zeros(4096, half), jnp.ones((2, 4096), half)
+        np.testing.assert_array_equal(
+            empirical_ntk(lambda p, t: t @ p, w, x), np.full((2, 2), 4096)
+        )
+
+
+def test_auto_takes_the_contraction_in_half_precision(blocks_of, monkeypatch):
+    blocks_of(2**26)
+    params, x = init((30, 40, 50, 10), key=KEY, dtype="float32"), jnp.ones((8, 30))
+    assert planned(apply, params, x, 10).products
+    chosen = []
+    plan = tangent_kernels._plan
+    monkeypatch.setattr(tangent_kernels, "_plan", lambda *a: chosen.append(a[-1]) or plan(*a))
+    empirical_ntk(apply, jax.tree.map(lambda w: w.astype("bfloat16"), params), x)
+    empirical_ntk(lambda p, t: apply(p, t).astype("bfloat16"), params, x)
+    assert chosen == ["contraction"] * 2
+
+
+# ---------------------------------------------------------------- running statistics
+
+
+NORM = {"scale": ONE[0], "bias": ONE[0], "mean": ONE[0], "var": ONE[0]}
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"params": {"w": THREE}, "batch_stats": {"m": THREE}}, r"\['batch_stats'\]"),
+        ({"params": {"w": THREE}, "cache": {"m": THREE}}, r"\['cache'\]"),
+        ({"w": THREE, "model": {"batch_stats": [THREE]}}, r"\['model'\]\['batch_stats'\]\[0\]"),
+        ({"w": THREE, "running_mean": THREE}, r"\['running_mean'\]"),
+        ({"w": THREE, "bn": {"running_var": THREE}}, r"\['bn'\]\['running_var'\]"),
+        ({"w": THREE, "bn": {"moving_mean": THREE}}, r"\['bn'\]\['moving_mean'\]"),
+        ({"w": THREE, "bn": NORM}, r"\['bn'\]\['mean'\], \['bn'\]\['var'\]"),
+    ],
+)
+@pytest.mark.parametrize("function", [empirical_ntk, tangent_product])
+def test_running_statistics_among_the_parameters_are_named_in_a_warning(params, named, function):
+    def f(p, x):
+        return x @ (p["params"]["w"] if "params" in p else p["w"])
+
+    more = (np.ones(1, "f4"),) if function is tangent_product else ()
+    with pytest.warns(UserWarning, match=f"^params needs what is trained, got {named}: running"):
+        function(f, params, ONE, *more)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"w": THREE, "mean": THREE, "var": THREE},  # a Gaussian, say
+        {"w": THREE, "ln": {"scale": THREE, "bias": THREE}},
+        {"params": {"w": THREE}},
+        {"params": {"w": THREE}, "batch_stats": {}},
+    ],
+)
+def test_other_parameters_give_no_warning(params):
+    theta = empirical_ntk(lambda p, x: x @ p.get("params", p)["w"], params, ONE)
+    assert float(theta[0, 0]) == 3.0
+
+
 # ---------------------------------------------------------------- the choice of a method
 
 
@@ -273,7 +719,8 @@ def convolution(params, x):
 
 
 def planned(f, params, x, k, outputs="full", method="auto"):
-    return tangent_kernels._plan(f, params, x, len(x), k, outputs, method)
+    forward = traced(f, params, x)
+    return tangent_kernels._plan(forward, params, len(x), len(x), k, outputs, method)
 
 
 @every_kind
@@ -306,22 +753,29 @@ def test_auto_needs_no_cost_analysis(cost, blocks_of, monkeypatch):
 
     blocks_of(2**26)
     params, x = init((3, 4, 1), key=KEY), jnp.ones((5, 3))
+    tangent_kernels._cost.cache_clear()
     monkeypatch.setattr(tangent_kernels.jax, "jit", lambda _: Jitted())
     assert planned(apply, params, x, 1) == (cost == [{"flops": 10.0}], 5, 5)
 
 
-def test_a_small_kernel_does_not_ask_what_f_costs():
-    asked = []
+def test_a_small_kernel_does_not_ask_what_f_costs(monkeypatch):
+    def asked(forward):
+        raise LookupError
 
-    def f(params, x):
-        asked.append(len(x))
-        return x @ params
-
+    monkeypatch.setattr(tangent_kernels, "_cost_of_a_point", asked)
     params, x = jnp.ones(3), jnp.ones((5, 3))
-    assert planned(f, params, x, 1) == (False, 5, 5)
-    assert not asked
-    planned(f, params, x, 1, method="products")
-    assert asked
+    assert planned(lambda w, t: t @ w, params, x, 1) == (False, 5, 5)
+    with pytest.raises(LookupError):
+        planned(lambda w, t: t @ w, params, x, 1, method="products")
+
+
+def test_what_f_costs_is_asked_once_for_functions_that_do_the_same():
+    tangent_kernels._cost.cache_clear()
+    x = jnp.ones((5, 3))
+    for number in range(3):
+        shift = jnp.full(5, number, float)
+        planned(lambda w, t: t @ w + shift, jnp.ones(3), x, 1, method="products")  # noqa: B023
+    assert tangent_kernels._cost.cache_info().misses == 1
 
 
 def test_blocks_hold_what_they_may_and_are_of_equal_size(blocks_of):
