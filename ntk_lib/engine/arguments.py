@@ -27,6 +27,7 @@ __all__ = [
     "as_points",
     "as_positive",
     "as_scalar",
+    "as_semidefinite",
     "as_steps",
     "as_symmetric",
     "as_whole",
@@ -35,6 +36,7 @@ __all__ = [
     "check_numbers",
     "check_params",
     "is_real",
+    "of_several_outputs",
     "output_of",
 ]
 
@@ -257,7 +259,8 @@ def as_symmetric(name: str, value: ArrayLike) -> Array:
     """
     array = as_array(name, value)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
-        raise ValueError(f"{name} needs shape (n, n), got {array.shape}")
+        hint = of_several_outputs(name, array.shape)
+        raise ValueError(f"{name} needs shape (n, n), got {array.shape}{hint}")
     if not isinstance(array, jax.core.Tracer):
         matrix = np.asarray(array)
         tolerance = 100 * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
@@ -266,6 +269,34 @@ def as_symmetric(name: str, value: ArrayLike) -> Array:
                 f"{name} needs a symmetric matrix, got one that differs from its transpose"
             )
     return array
+
+
+def as_semidefinite(name: str, value: ArrayLike) -> Array:
+    """``value`` as a symmetric float array without negative eigenvalues, up to rounding.
+
+    Raises what ``as_symmetric`` raises, and ``ValueError`` for an eigenvalue below -n√ε times the
+    largest entry.
+    """
+    array = as_symmetric(name, value)
+    if not isinstance(array, jax.core.Tracer):
+        matrix = np.asarray(array)
+        # √eps: what rounding does to the angle between nearly parallel points
+        floor = -len(matrix) * np.sqrt(np.finfo(matrix.dtype).eps) * np.abs(matrix).max()
+        if (least := np.linalg.eigvalsh(matrix)[0]) < floor:
+            raise ValueError(
+                f"{name} needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
+            )
+    return array
+
+
+def of_several_outputs(name: str, shape: tuple[int, ...]) -> str:
+    """What to add to a refusal of ``shape``, where it is that of a kernel of all pairs of outputs.
+
+    Empty for a shape of other than four axes.
+    """
+    if len(shape) != 4:
+        return ""
+    return f": tangent_kernels.as_matrix({name}) and targets.reshape(-1) take all outputs at once"
 
 
 def as_inputs(
