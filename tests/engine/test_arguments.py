@@ -112,7 +112,9 @@ def test_a_table_is_refused_with_the_column_its_dtype_and_the_way_out(no_hook, c
 
 
 def test_booleans_are_refused_with_the_way_out(no_hook):
-    with pytest.raises(TypeError, match=r"^x needs real numbers, got dtype bool: numpy.asarray\(x, float"):
+    with pytest.raises(
+        TypeError, match=r"^x needs real numbers, got dtype bool: numpy.asarray\(x, float"
+    ):
         as_array("x", np.array([True]))
 
 
