@@ -45,12 +45,14 @@ from ntk_lib.engine.arguments import (
     as_points,
     as_positive,
     as_scalar,
+    as_semidefinite,
     as_steps,
     as_symmetric,
     as_whole,
     check_known,
     check_numbers,
     is_real,
+    of_several_outputs,
 )
 from ntk_lib.kernels import principal_components
 from ntk_lib.lazy import descend, filter_arguments
@@ -89,7 +91,7 @@ def _as_theta(name: str, theta: ArrayLike) -> Array:
     if theta.ndim != 2 or not theta.size or theta.shape[0] < theta.shape[1]:
         raise ValueError(
             f"{name} needs shape (points, training points), the training points first, "
-            f"got {theta.shape}"
+            f"got {theta.shape}{of_several_outputs(name, theta.shape)}"
         )
     return theta
 
@@ -130,40 +132,69 @@ def _smoother(theta: Array, values: Array, vectors: Array, shares: Array) -> Arr
 
 
 class Ensemble(NamedTuple):
-    """Mean and covariance of the functions of many trained networks at p points."""
+    """Mean and covariance of the functions of many trained networks at p points.
 
-    mean: Float[Array, " p"]
+    The covariance is symmetric to the last bit, and no variance is negative. With k outputs it is
+    that of each of them; they are independent.
+    """
+
+    mean: Float[Array, " p *k"]
     covariance: Float[Array, "p p"]
 
 
 def _as_sigma(sigma: ArrayLike, M: Array) -> Array:
     sigma = as_array("sigma", sigma, dtype=M.dtype)
     if sigma.shape != (len(M), len(M)):
-        raise ValueError(f"sigma needs shape ({len(M)}, {len(M)}), got {sigma.shape}")
-    return sigma
+        hint = of_several_outputs("sigma", sigma.shape)
+        raise ValueError(f"sigma needs shape ({len(M)}, {len(M)}), got {sigma.shape}{hint}")
+    return as_semidefinite("sigma", sigma)
 
 
-@jax.jit
+def _kept(M: Array) -> Array:
+    """I - M P, with P the restriction to the training points."""
+    return jnp.eye(len(M), dtype=M.dtype) - jnp.pad(M, ((0, 0), (0, len(M) - M.shape[1])))
+
+
+# A product of a factor with its transpose has no negative variances, but the derivative of the
+# factor has poles: so the derivative is that of the formula.
+@jax.custom_jvp
 def _leftover(M: Array, sigma: Array) -> Array:
     """Covariance of f₀ - M f₀(X): what training leaves of the initial function."""
-    keep = jnp.eye(len(M), dtype=M.dtype) - jnp.pad(M, ((0, 0), (0, len(M) - M.shape[1])))
-    return keep @ sigma @ keep.T
+    values, vectors = jnp.linalg.eigh(sigma)
+    factor = _kept(M) @ (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :])
+    covariance = factor @ factor.T
+    return (covariance + covariance.T) / 2
+
+
+@_leftover.defjvp
+def _leftover_derivative(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    def formula(M: Array, sigma: Array) -> Array:
+        covariance = _kept(M) @ sigma @ _kept(M).T
+        return (covariance + covariance.T) / 2
+
+    return _leftover(*primals), jax.jvp(formula, primals, tangents)[1]
+
+
+_leftover = jax.jit(_leftover)
 
 
 def trained_ensemble(
-    M: Float[ArrayLike, "p n"], sigma: Float[ArrayLike, "p p"], targets: Float[ArrayLike, " n"]
+    M: Float[ArrayLike, "p n"], sigma: Float[ArrayLike, "p p"], targets: Float[ArrayLike, " n *k"]
 ) -> Ensemble:
     """The Gaussian process of infinitely wide networks trained from random starts f₀ ~ N(0, Σ).
 
-    ``M`` is the ``smoother`` at the time of stopping, ``sigma`` the NNGP kernel Σ of the p points.
-    Mean M y; covariance Σ + M Σ_XX Mᵀ - (M Σ_Xx + transpose), all at the p points.
+    ``M`` is the ``smoother`` at the time of stopping, ``sigma`` the NNGP kernel Σ of the p points,
+    ``targets`` the labels y, (n,) or (n, k) for k outputs. Mean M y, (p,) or (p, k); covariance
+    Σ + M Σ_XX Mᵀ - (M Σ_Xx + transpose), (p, p), all at the p points.
 
-    Raises ``ValueError`` for shapes that do not fit. Source: Lee et al. 2019.
+    Raises ``ValueError`` for shapes that do not fit and a Σ that is not symmetric or has a negative
+    eigenvalue. Source: Lee et al. 2019.
     """
     M = _as_theta("M", M)
     targets = as_array("targets", targets, dtype=M.dtype)
-    if targets.shape != M.shape[1:]:
-        raise ValueError(f"targets needs shape ({M.shape[1]},), got {targets.shape}")
+    if targets.ndim not in (1, 2) or targets.shape[0] != M.shape[1] or not targets.size:
+        n = M.shape[1]
+        raise ValueError(f"targets needs shape ({n},) or ({n}, k), got {targets.shape}")
     return Ensemble(M @ targets, _leftover(M, _as_sigma(sigma, M)))
 
 
@@ -196,8 +227,10 @@ def risk(
     left of f₀, ``variance`` noise²·Σ_j M_ij². The mean over the first N entries is the error on
     the noiseless targets of the data, over the others that on test points.
 
-    Raises ``ValueError`` or ``TypeError`` for shapes that do not fit and a noise that is negative
-    or no number.
+    With several outputs there is a risk for each.
+
+    Raises ``ValueError`` or ``TypeError`` for shapes that do not fit, a Σ as ``trained_ensemble``
+    refuses and a noise that is negative or no number.
     """
     M = _as_theta("M", M)
     truth = as_array("truth", truth, dtype=M.dtype)

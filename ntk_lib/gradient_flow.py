@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ntk_lib.engine.arguments import (
     as_array,
     as_counts,
+    as_numeric,
     as_params,
     as_positive,
     as_symmetric,
@@ -151,6 +152,12 @@ def gradient_flow(
     if len(dtypes) > 1:
         raise TypeError(f"params needs one dtype, got {sorted(map(str, dtypes))}")
     (dtype,) = dtypes
+    given = as_numeric("times", times)
+    if not isinstance(given, jax.core.Tracer) and np.any(given == np.inf):
+        raise ValueError(
+            "times needs finite numbers, got one that is infinite: a long time, and ∇C there, tell "
+            "whether the flow has come to rest; of a kernel at rest linear_flow gives the end"
+        )
     times = as_array("times", times, dtype=dtype)
     if times.ndim != 1 or not times.size:
         raise ValueError(f"times needs shape (t,), at least one time, got {times.shape}")
@@ -197,50 +204,92 @@ def gradient_flow(
 
 
 def _modes(kernel: ArrayLike, start: ArrayLike) -> tuple[Array, Array, Array]:
-    """Eigenvalues of K, eigenvectors as columns, and the start's coefficients in them."""
+    """Eigenvalues of K, eigenvectors as columns, and the start's coefficients in them, (n, k)."""
     kernel, start = as_symmetric("kernel", kernel), as_array("start", start)
-    if start.shape != kernel.shape[:1]:
-        raise ValueError(f"start needs shape ({len(kernel)},), got {start.shape}")
+    if start.ndim not in (1, 2) or start.shape[0] != len(kernel) or not start.size:
+        n = len(kernel)
+        raise ValueError(f"start needs shape ({n},) or ({n}, k), got {start.shape}")
     dtype = max(kernel.dtype, start.dtype, key=lambda kind: kind.itemsize)
     values, vectors = jnp.linalg.eigh(kernel.astype(dtype))
     return values, vectors, vectors.T @ start.astype(dtype)
 
 
+def _path(shares: Array, vectors: Array, coefficients: Array) -> Array:
+    """What is left of each mode, (t, n), times the start's coefficients, at the points."""
+    if coefficients.ndim == 1:
+        return (shares * coefficients[None, :]) @ vectors.T
+    return jnp.einsum("ia,tak->tik", vectors, shares[:, :, None] * coefficients[None])
+
+
 def linear_flow(
-    kernel: Float[ArrayLike, "n n"], start: Float[ArrayLike, " n"], times: Float[ArrayLike, " t"]
-) -> Float[Array, "t n"]:
+    kernel: Float[ArrayLike, "n n"],
+    start: Float[ArrayLike, " n *k"],
+    times: Float[ArrayLike, " t"],
+) -> Float[Array, "t n *k"]:
     """u(t) = e^(-Kt) u(0), the solution of u' = -K u for a symmetric K, at each of ``times``.
 
     ``kernel`` is K, shape (n, n): for the residual of least squares the tangent kernel over N.
-    ``start`` is u(0), shape (n,). Returns shape (len(times), n).
+    ``start`` is u(0), shape (n,), or (n, k) for k outputs. A time may be ``math.inf``: then what is
+    left are the modes whose eigenvalue is zero to rounding. Returns shape (len(times), n) or
+    (len(times), n, k), in the wider dtype of kernel and start.
 
     Raises ``ValueError`` for a kernel that is not square or not symmetric to rounding, a start of
-    another length, or times that are not of shape (t,).
+    another length, times that are not of shape (t,), and a time at infinity for a kernel with a
+    negative eigenvalue.
     """
     values, vectors, coefficients = _modes(kernel, start)
-    times = as_array("times", times, dtype=values.dtype)
+    times = as_numeric("times", times)
     if times.ndim != 1:
         raise ValueError(f"times needs shape (t,), got {times.shape}")
-    return (jnp.exp(-jnp.outer(times, values)) * coefficients[None, :]) @ vectors.T
+    if isinstance(times, jax.core.Tracer):
+        times = as_array("times", times, dtype=values.dtype)
+        return _path(_decay(values, times), vectors, coefficients)
+    ends = times == np.inf
+    if np.any(ends):
+        _check_at_rest(values)
+    times = jnp.where(
+        ends, jnp.inf, as_array("times", np.where(ends, 0, times), dtype=values.dtype)
+    )
+    return _path(_decay(values, times), vectors, coefficients)
+
+
+def _slack(values: Array) -> Array:
+    """How far from 0 rounding may move an eigenvalue of 0."""
+    return len(values) * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
+
+
+def _check_at_rest(values: Array) -> None:
+    if not isinstance(values, jax.core.Tracer) and values[0] < -100 * _slack(values):
+        raise ValueError(
+            "kernel needs to be positive semi-definite where a time is infinite, got an eigenvalue "
+            f"of {float(values[0]):.3g}: its mode grows without bound"
+        )
+
+
+def _decay(values: Array, times: Array) -> Array:
+    """e^(-λt) for each time and eigenvalue; at t = ∞ 1 for those that are 0 to rounding."""
+    ends = jnp.isinf(times)[:, None]
+    end = (values <= _slack(values)).astype(values.dtype)[None, :]
+    return jnp.where(ends, end, jnp.exp(-jnp.outer(jnp.where(ends[:, 0], 0, times), values)))
 
 
 def linear_descent(
     kernel: Float[ArrayLike, "n n"],
-    start: Float[ArrayLike, " n"],
+    start: Float[ArrayLike, " n *k"],
     *,
     rate: ArrayLike,
     steps: Sequence[int] | Int[ArrayLike, " t"],
-) -> Float[Array, "t n"]:
+) -> Float[Array, "t n *k"]:
     """u(s) = (I - ηK)^s u(0), descent of rate η on u' = -K u, after each number s of ``steps``.
 
     Arguments and errors as for ``linear_flow``; ``rate`` is η > 0, and ``steps`` are whole numbers,
-    0 or more. Returns shape (len(steps), n).
+    0 or more. Returns shape (len(steps), n) or (len(steps), n, k).
     """
     values, vectors, coefficients = _modes(kernel, start)
     counts = as_counts("steps", steps, least=0, most=2**63 - 1)  # a large number costs nothing
     factors = 1 - jnp.asarray(_as_rate(rate, values), values.dtype) * values
     powers = factors[None, :] ** jnp.asarray(counts, values.dtype)[:, None]
-    return (powers * coefficients[None, :]) @ vectors.T
+    return _path(powers, vectors, coefficients)
 
 
 def critical_rate(kernel: Float[ArrayLike, "n n"]) -> Float[Array, ""]:

@@ -30,6 +30,7 @@ from ntk_lib.engine.arguments import (
     as_nonnegative,
     as_positive,
     as_scalar,
+    as_semidefinite,
     as_symmetric,
     as_whole,
     check_fits,
@@ -177,16 +178,7 @@ def _norm(gram: Array, alpha: Array) -> Array:
 
 def _as_gram(gram: ArrayLike, *, definite: bool = False, name: str = "gram") -> Array:
     """A symmetric matrix; with ``definite`` one without negative eigenvalues (up to rounding)."""
-    gram = as_symmetric(name, gram)
-    if definite and not isinstance(gram, jax.core.Tracer):
-        matrix = np.asarray(gram)
-        # √eps: what rounding does to the angle between nearly parallel points
-        floor = -len(matrix) * np.sqrt(np.finfo(matrix.dtype).eps) * np.abs(matrix).max()
-        if (least := np.linalg.eigvalsh(matrix)[0]) < floor:
-            raise ValueError(
-                f"{name} needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
-            )
-    return gram
+    return as_semidefinite(name, gram) if definite else as_symmetric(name, gram)
 
 
 def _as_values(name: str, values: ArrayLike, gram: Array) -> Array:

@@ -39,6 +39,7 @@ from ntk_lib.engine.arguments import (
     check_fits,
     check_numbers,
     check_params,
+    of_several_outputs,
     output_of,
 )
 from ntk_lib.gradient_flow import Training, gradient_descent
@@ -128,28 +129,32 @@ def descent_filter(
 def linearised_change(
     gram: Float[ArrayLike, "n n"],
     cross: Float[ArrayLike, "m n"],
-    residual: Float[ArrayLike, " n"],
+    residual: Float[ArrayLike, " n *k"],
     *,
     times: Float[ArrayLike, " t"],
     rate: float | None = None,
-) -> Float[Array, "t m"]:
+) -> Float[Array, "t m *k"]:
     """How far training has moved the linearised model: f_t(x) - f_0(x) at m points, at ``times``.
 
-    ``gram`` is Θ(X, X), ``cross`` is Θ(x, X) at the m points, ``residual`` is y - f₀(X). Time is
-    that of gradient flow on C = (1/2N) Σ (f - y)², and may be infinite. With a ``rate`` the result
-    is that of t/rate steps of gradient descent, exactly. Directions of eigenvalue zero never move.
+    ``gram`` is Θ(X, X), ``cross`` is Θ(x, X) at the m points, ``residual`` is y - f₀(X), of shape
+    (n,) or, for k outputs, (n, k). Time is that of gradient flow on C = (1/2N) Σ (f - y)², and may
+    be infinite. With a ``rate`` the result is that of t/rate steps of gradient descent, exactly.
+    Directions of eigenvalue zero never move. Returns shape (t, m) or (t, m, k), in the widest dtype
+    of the three.
 
     Raises ``ValueError`` for shapes that do not fit, a negative time, a rate that is not positive
     or a Gram that is not symmetric.
     """
+    gram, cross, residual = _in_the_widest(gram=gram, cross=cross, residual=residual)
     lam, vectors = principal_components(gram)
     n = len(lam)
-    cross = as_array("cross", cross, dtype=lam.dtype)
-    residual = as_array("residual", residual, dtype=lam.dtype)
     if cross.ndim != 2 or cross.shape[1] != n:
-        raise ValueError(f"cross needs shape (m, {n}), a column a point, got {cross.shape}")
-    if residual.shape != (n,):
-        raise ValueError(f"residual needs shape ({n},), one a point, got {residual.shape}")
+        hint = of_several_outputs("cross", cross.shape)
+        raise ValueError(f"cross needs shape (m, {n}), a column a point, got {cross.shape}{hint}")
+    if residual.ndim not in (1, 2) or residual.shape[0] != n or not residual.size:
+        raise ValueError(
+            f"residual needs shape ({n},), one a point, or ({n}, k), got {residual.shape}"
+        )
     times = as_numeric("times", times)
     if times.ndim != 1:
         raise ValueError(f"times needs shape (t,), got {times.shape}")
@@ -165,8 +170,18 @@ def linearised_change(
         check_fits("rate", rate, lam.dtype)
         by_descent = functools.partial(descent_filter, lam, rate=rate)
         learnt = jax.vmap(lambda s: by_descent(steps=s))(jnp.round(times / rate))
-    weights = learnt / jnp.where(lam > 0, lam, 1.0)[None] * (vectors.T @ residual)[None]
-    return weights @ (cross @ vectors / n).T
+    weights = learnt / jnp.where(lam > 0, lam, 1.0)[None]
+    if residual.ndim == 1:
+        return weights * (vectors.T @ residual)[None] @ (cross @ vectors / n).T
+    parts = weights[:, :, None] * (vectors.T @ residual)[None]
+    return jnp.einsum("ma,tak->tmk", cross @ vectors / n, parts)
+
+
+def _in_the_widest(**arrays: ArrayLike) -> list[Array]:
+    """The arrays in the widest of their dtypes."""
+    given = [as_array(name, array) for name, array in arrays.items()]
+    dtype = max((array.dtype for array in given), key=lambda kind: kind.itemsize)
+    return [array.astype(dtype) for array in given]
 
 
 # ---------------------------------------------------------------- how lazy?

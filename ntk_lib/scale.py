@@ -16,6 +16,7 @@ system of equations (1 + tK/(νN)) v = b, which conjugate gradients solve.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -337,33 +338,36 @@ def flow(
 
     ``start`` is the residual f₀(x) − targets, (n,) or (n, k). Then at any points
     f_t = f₀ + K(·, x) c(t), and on the data the residual is start + K c(t) = e^(−Kt/n) start.
-    Returns shape (t, n) or (t, n, k). As t grows c(t) tends to the ridgeless −K⁻¹ start. Each time
+    Returns shape (t, n) or (t, n, k). As t grows c(t) tends to the ridgeless −K⁻¹ start, which is
+    c(∞): a time may be ``math.inf``, and takes one system of equations, K c = −start. A finite one
     takes 17 systems of equations of condition number 1 + tλ_max/(13.5n). Beside 5e-8 of ‖start‖ the
     error of e^(−Kt/n) is that of ``tolerance``, which bounds each system's residual over its right
     side.
 
-    Raises what ``regression`` raises, and ``ValueError`` for times that are negative or not of
-    shape (t,).
+    Raises what ``regression`` raises, and ``ValueError`` for times that are negative, no numbers or
+    not of shape (t,).
     """
     check_known(x=x, start=start, times=times)
     x, _ = as_inputs(x)
     system = _system(kernel, x, tolerance, max_steps, landmarks, key)
     u = _columns("start", start, len(x))
-    times = np.asarray(as_array("times", times), np.float64)
+    times = np.asarray(as_numeric("times", times), np.float64)
     if times.ndim != 1:
         raise ValueError(f"times needs shape (t,), got {times.shape}")
-    if np.any(times < 0):
+    if not np.all(times >= 0):
         raise ValueError(f"times needs numbers that are 0 or more, got {times.min()}")
     polynomial, n = _flow_coefficients(), len(x)
 
     def at(t: float) -> np.ndarray:
         if t == 0:
             return np.zeros_like(u)
+        helped = {"precondition": system.precondition, "bar": bar, **system.options}
+        if t == math.inf:
+            return -_solve(system.product, u, shift=0.0, **helped)[0]
         shift = NU * n / t
 
         def w(v: np.ndarray) -> np.ndarray:  # (1 + tK/(νn))⁻¹ v
-            helped = {"shift": shift, "precondition": system.precondition, "bar": bar}
-            return _solve(system.product, shift * v, **helped, **system.options)[0]
+            return _solve(system.product, shift * v, shift=shift, **helped)[0]
 
         # Clenshaw's recurrence for w Σ_m c_m T_m(2w − 1) u
         low, high = polynomial[-1] * u, np.zeros_like(u)

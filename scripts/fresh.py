@@ -18,6 +18,8 @@ from pathlib import Path
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
+import ntk_lib
+
 __all__ = ["imports_of", "key", "library", "main", "parsed"]
 
 REPO = Path(__file__).parents[1]
@@ -43,10 +45,21 @@ def _trees(path: Path) -> Iterator[ast.Module]:
         yield ast.parse(path.read_text(encoding="utf-8"))
 
 
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree without what only type checkers read."""
+    yield node
+    typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    for child in node.orelse if typing else ast.iter_child_nodes(node):
+        yield from _run(child)
+
+
 def imports_of(path: Path) -> set[str]:
-    """The dotted names that a file of Python or a notebook imports, wherever in it that stands."""
+    """The dotted names that a file of Python or a notebook imports, wherever in it that stands.
+
+    A name that the library hands on at its top counts as its module's.
+    """
     found = set()
-    for node in (node for tree in _trees(path) for node in ast.walk(tree)):
+    for node in (node for tree in _trees(path) for node in _run(tree)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -55,6 +68,9 @@ def imports_of(path: Path) -> set[str]:
                 above = path.relative_to(REPO).parts[: -node.level]
                 package = ".".join([*above, *filter(None, [package])])
             found |= {package, *(f"{package}.{alias.name}" for alias in node.names)}
+            if package == "ntk_lib":
+                homes = {ntk_lib.HOME.get(alias.name) for alias in node.names} - {None}
+                found |= {f"ntk_lib.{home}" for home in homes}
     return found
 
 

@@ -48,7 +48,6 @@ ENGINE = [
     "extras",
     "programs",
     "angles",
-    "programs",
     "sigmoids",
     "activations",
     "interpolation",

@@ -31,7 +31,8 @@ from ntk_lib.early_stopping import (
 from ntk_lib.gradient_flow import linear_flow
 from ntk_lib.kernels import kernel_regression, rbf
 from ntk_lib.lazy import descent_filter, flow_filter, linearised_change, train
-from ntk_lib.wide_networks import apply, init
+from ntk_lib.limiting_ntk import ntk
+from ntk_lib.wide_networks import apply, init, nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
 numbers = st.floats(0, 50, allow_subnormal=False)
@@ -219,6 +220,60 @@ def test_the_ensemble_starts_as_the_prior_and_ends_on_the_data(x64):
     np.testing.assert_allclose(mean[:5], truth[:5], atol=1e-9)
     np.testing.assert_allclose(np.diag(covariance)[:5], 0, atol=1e-9)
     assert np.all(np.diag(covariance)[5:] > 1e-3)
+
+
+def test_standard_deviations_of_a_late_ensemble_in_float32_are_numbers(dtype):
+    x = np.linspace(-3, 3, 60)[:, None]
+    points = np.vstack([x, np.linspace(-3.3, 3.3, 50)[:, None]]).astype(dtype)
+    theta, sigma = (k(points, depth=3, gain=2.0) for k in (ntk, nngp))
+    M = smoother(theta[:, :60], functools.partial(flow_filter, time=math.inf))
+    covariance = np.asarray(trained_ensemble(M, sigma, np.sin(3 * x[:, 0]).astype(dtype))[1])
+    np.testing.assert_array_equal(covariance, covariance.T)
+    variances, top = np.diag(covariance), np.abs(covariance).max()
+    assert variances.min() >= 0
+    assert np.linalg.eigvalsh(covariance)[0] >= -10 * np.finfo(dtype).eps * top
+    with jax.enable_x64(True):
+        kernels = (k(points.astype(float), depth=3, gain=2.0) for k in (ntk, nngp))
+        double, start = map(np.asarray, kernels)
+        keep = np.eye(110)
+        keep[:, :60] -= double[:, :60] @ np.linalg.inv(double[:60, :60])
+        exact = np.sqrt(np.maximum(np.diag(keep @ start @ keep.T), 0))
+    # where eigenvalues are lost in float32 nothing is learnt there, and more of the start is left
+    np.testing.assert_allclose(np.sqrt(variances), exact, atol=1e-2)
+    parts = risk(M, sigma, np.zeros(110, dtype), noise=0.1)
+    np.testing.assert_allclose(parts.start, variances, atol=1e-6)
+    assert np.min(parts.start) >= 0
+
+
+def test_the_ensemble_of_several_outputs_is_one_of_each(dtype):
+    theta, sigma, truth = (part.astype(dtype) for part in problem())
+    M = smoother(theta, functools.partial(flow_filter, time=1.0))
+    targets = np.stack([truth[:5], truth[3:]], axis=1)
+    both = trained_ensemble(M, sigma, targets)
+    assert both.mean.shape == (8, 2)
+    for k in range(2):
+        alone = trained_ensemble(M, sigma, targets[:, k])
+        np.testing.assert_allclose(both.mean[:, k], alone.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(both.covariance, alone.covariance)
+
+
+# all eigenvalues equal, or some of them 0: the derivatives of a factor would be no numbers
+@pytest.mark.parametrize("sigma", [np.eye(8), np.ones((8, 8))], ids=["equal", "zero"])
+def test_the_covariance_has_the_derivatives_of_its_formula(sigma, x64):
+    M, y = flow_smoother(problem()[0], 1.0), np.ones(5)
+    step, weights = np.random.default_rng(0).normal(size=(2, 8, 8)), np.cos(np.arange(64.0))
+    along = (step[0][:, :5], step[1] @ step[1].T)
+
+    def total(m, s):
+        covariance = trained_ensemble(m, (s + s.T) / 2, y).covariance
+        return jnp.sum(weights * covariance.reshape(-1))
+
+    up, here = (float(total(M + t * along[0], sigma + t * along[1])) for t in (1e-6, 0.0))
+    slope = float(jax.jit(lambda m, s: jax.jvp(total, (m, s), along)[1])(M, sigma))
+    assert slope == pytest.approx((up - here) / 1e-6, rel=1e-3)
+    back = jax.grad(total, argnums=(0, 1))(M, sigma)
+    again = sum(np.sum(np.asarray(b) * a) for b, a in zip(back, along, strict=True))
+    assert slope == pytest.approx(again, rel=1e-10)
 
 
 def test_the_risk_is_what_drawn_functions_and_noise_give(x64):

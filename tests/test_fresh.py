@@ -70,6 +70,19 @@ def test_a_notebook_runs_on_what_it_imports_and_what_that_imports(repository):
     assert names == set(LIBRARY) - {"other.py"}
 
 
+def test_a_name_at_the_top_of_the_library_counts_as_its_module(repository):
+    file = repository / "script.py"
+    file.write_text("from ntk_lib import flow_filter, __version__\n")
+    assert fresh.imports_of(file) >= {"ntk_lib.lazy"}
+    assert repository / "ntk_lib" / "lazy.py" in fresh.library(file)
+
+
+def test_what_only_type_checkers_read_is_not_run(repository):
+    file = repository / "script.py"
+    file.write_text("if TYPE_CHECKING:\n    import ntk_lib.other\nelse:\n    import ntk_lib.lazy\n")
+    assert fresh.imports_of(file) == {"ntk_lib.lazy"}
+
+
 @pytest.mark.parametrize(
     ("changed", "left"),
     [

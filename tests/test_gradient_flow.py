@@ -4,6 +4,8 @@ Descent against a NumPy loop, the flow against SciPy's integrator and closed for
 flow against the matrix exponential.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -217,6 +219,35 @@ def test_the_linear_flow_is_the_matrix_exponential(n, rank, dtype):
     expected = [scipy.linalg.expm(-kernel.astype(float) * float(t)) @ start for t in times]
     assert flow.dtype == dtype
     np.testing.assert_allclose(flow, expected, atol=1e3 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("rank", [5, 2])
+def test_at_infinite_time_the_modes_of_eigenvalue_zero_are_left(rank, dtype):
+    kernel, start = (t.astype(dtype) for t in positive(5, rank, seed=5))
+    flow = linear_flow(kernel, start, np.array([0.0, math.inf, 1.0], dtype))
+    assert flow.dtype == dtype
+    values, vectors = np.linalg.eigh(kernel.astype(float))
+    null = vectors[:, values < 1e-5 * values[-1]]
+    assert null.shape[1] == 5 - rank
+    tolerance = 1e3 * np.finfo(dtype).eps
+    np.testing.assert_allclose(flow[1], null @ null.T @ start, atol=tolerance)
+    np.testing.assert_array_equal(flow[0::2], linear_flow(kernel, start, np.array([0, 1], dtype)))
+    inside = jax.jit(lambda t: linear_flow(kernel, start, t))(np.array([math.inf], dtype))
+    np.testing.assert_allclose(inside[0], flow[1], atol=tolerance)
+
+
+def test_several_outputs_flow_and_descend_as_each_alone(dtype):
+    kernel, start = (t.astype(dtype) for t in positive(5, 5, seed=5))
+    columns, times = np.stack([start, start**2], axis=1), np.array([0.3, 2.0, math.inf], dtype)
+    flow = linear_flow(kernel, columns, times)
+    descent = linear_descent(kernel, columns, rate=0.1, steps=[0, 7])
+    assert (flow.shape, descent.shape) == ((3, 5, 2), (2, 5, 2))
+    assert flow.dtype == descent.dtype == dtype
+    for k in range(2):
+        alone = linear_flow(kernel, columns[:, k], times)
+        np.testing.assert_allclose(flow[:, :, k], alone, atol=1e-5)
+        alone = linear_descent(kernel, columns[:, k], rate=0.1, steps=[0, 7])
+        np.testing.assert_allclose(descent[:, :, k], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 5), (5, 2)])

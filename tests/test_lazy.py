@@ -248,6 +248,32 @@ def test_the_closed_form_keeps_the_dtype_and_works_under_jit(dtype):
     np.testing.assert_allclose(jitted(gram), eager, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [None, 0.3])
+def test_several_outputs_change_as_each_alone(rate, dtype):
+    features, others, residual = (t.astype(dtype) for t in linear_problem())
+    gram, cross = features @ features.T, others @ features.T
+    columns = np.stack([residual, residual**2, -residual], axis=1)
+    times = np.array([0.0, 1.2, 6.0, np.inf if rate is None else 9.0])
+    together = linearised_change(gram, cross, columns, times=times, rate=rate)
+    assert together.shape == (4, 3, 3)
+    assert together.dtype == dtype
+    for k in range(3):
+        alone = linearised_change(gram, cross, columns[:, k], times=times, rate=rate)
+        np.testing.assert_allclose(together[:, :, k], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_arrays_of_several_dtypes_meet_in_the_widest(x64):
+    features, others, residual = linear_problem()
+    given = {"gram": features @ features.T, "cross": others @ features.T, "residual": residual}
+    for name in given:
+        mixed = {k: v if k == name else v.astype("f4") for k, v in given.items()}
+        assert linearised_change(**mixed, times=np.ones(1)).dtype == "float64"
+    # no digit of the residual is lost
+    gram = np.eye(5, dtype="f4")
+    change = linearised_change(gram, gram, residual, times=np.array([np.inf]))
+    np.testing.assert_allclose(change[0], residual, rtol=1e-12)
+
+
 # ---------------------------------------------------------------- how lazy?
 
 

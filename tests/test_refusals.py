@@ -301,6 +301,11 @@ def symmetric(name):
         ({name: X}, ValueError, rf"{name} needs shape \(n, n\), got \(3, 2\)"),
         ({name: EYE[:0, :0]}, ValueError, rf"{name} needs shape \(n, n\), got \(0, 0\)"),
         ({name: SKEW}, ValueError, f"{name} needs a symmetric matrix"),
+        (
+            {name: np.ones((3, 3, 2, 2), "f4")},
+            ValueError,
+            rf"{name} needs .* got \(3, 3, 2, 2\): .*as_matrix\({name}\) and targets.reshape",
+        ),
     ]
 
 
@@ -313,6 +318,14 @@ def shaped(name, shape, *others):
     """Arrays, and those of another shape."""
     rows = [({name: np.ones(s, "f4")}, ValueError, f"{name} needs .*{shape}") for s in others]
     return [*array(name), *rows]
+
+
+SIGMA = [
+    *shaped("sigma", r"shape \(3, 3\)", (3,), (2, 3), (2, 2)),
+    ({"sigma": BOX}, ValueError, "sigma needs a positive semi-definite matrix, .* -0.414"),
+    ({"sigma": np.triu(np.ones((3, 3)))}, ValueError, "sigma needs a symmetric matrix"),
+    ({"sigma": np.ones((3, 3, 1, 1))}, ValueError, "sigma needs .*as_matrix.sigma. and targets"),
+]
 
 
 def one_number(name):
@@ -593,6 +606,10 @@ TABLE = {
         {"name": "gram"},
         [({"value": row[0]["gram"]}, *row[1:]) for row in symmetric("gram")],
     ),
+    arguments.as_semidefinite: (
+        {"name": "gram"},
+        [({"value": row[0]["gram"]}, *row[1:]) for row in [*symmetric("gram"), *INDEFINITE]],
+    ),
     arguments.as_whole: (
         {"name": "count", "least": 1},
         [({"value": row[0]["count"]}, *row[1:]) for row in whole("count", 1)],
@@ -664,6 +681,7 @@ TABLE = {
         {"theta": EYE, "learnt": lambda values: values},
         [
             *shaped("theta", "shape", (5,), (2, 3), (0, 0), (2, 2, 2)),
+            *shaped("theta", r".*as_matrix\(theta\) and targets.reshape\(-1\)", (3, 3, 2, 2)),
             ({"theta": SKEW}, ValueError, "theta needs a symmetric matrix"),
             *callable_of("learnt", "function"),
             ({"learnt": lambda v: None}, ValueError, "learnt needs to give a share .* NoneType"),
@@ -675,15 +693,15 @@ TABLE = {
         {"M": EYE, "sigma": EYE, "targets": ONES},
         [
             *shaped("M", "shape", (5,), (2, 3), (0, 0)),
-            *shaped("sigma", r"shape \(3, 3\)", (3,), (2, 3), (2, 2)),
-            *shaped("targets", r"shape \(3,\)", (2,), (3, 1), ()),
+            *SIGMA,
+            *shaped("targets", r"shape \(3,\) or \(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
         ],
     ),
     early_stopping.risk: (
         {"M": EYE, "sigma": EYE, "truth": ONES, "noise": 0.1},
         [
             *shaped("M", "shape", (5,), (2, 3), (0, 0)),
-            *shaped("sigma", r"shape \(3, 3\)", (3,), (2, 3), (2, 2)),
+            *SIGMA,
             *shaped("truth", r"shape \(3,\), one a point", (2,), (3, 1), ()),
             *nonnegative("noise"),
             *fits("noise"),
@@ -855,6 +873,7 @@ TABLE = {
             *pytree(),
             *TIMES,
             ({"times": []}, ValueError, r"times needs .* got \(0,\)"),
+            ({"times": [1.0, math.inf]}, ValueError, "times needs finite numbers, got one that is"),
             ({"times": [1.0, 0.5]}, ValueError, "times needs .* not to decrease"),
             ({"times": [-1.0, 1.0]}, ValueError, "times needs to start at 0 or later"),
             *[row for row in positive("tolerance") if row[0]["tolerance"] is not None],
@@ -869,13 +888,24 @@ TABLE = {
     ),
     gradient_flow.linear_flow: (
         {"kernel": EYE, "start": ONES, "times": [1.0]},
-        [*symmetric("kernel"), *shaped("start", r"shape \(3,\)", (2,), (3, 1), ()), *TIMES],
+        [
+            *symmetric("kernel"),
+            *shaped("start", r"shape \(3,\) or \(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
+            *[row for row in TIMES if "finite" not in row[2]],
+            ({"times": [1.0, np.nan]}, ValueError, "times needs finite numbers, got 1"),
+            ({"times": [1.0, -np.inf]}, ValueError, "times needs finite numbers, got 1"),
+            (
+                {"kernel": np.diag([1.0, 1.0, -1.0]), "times": [math.inf]},
+                ValueError,
+                "kernel needs to be positive semi-definite where a time is infinite, .* -1",
+            ),
+        ],
     ),
     gradient_flow.linear_descent: (
         {"kernel": EYE, "start": ONES, "rate": 0.1, "steps": [1]},
         [
             *symmetric("kernel"),
-            *shaped("start", r"shape \(3,\)", (2,), (3, 1), ()),
+            *shaped("start", r"shape \(3,\) or \(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
             *positive("rate"),
             *fits("rate"),
             *counts("steps", 0),
@@ -995,7 +1025,8 @@ TABLE = {
         [
             *symmetric("gram"),
             *shaped("cross", r"shape \(m, 3\)", (3,), (2, 2), ()),
-            *shaped("residual", r"shape \(3,\)", (2,), (3, 1), ()),
+            *shaped("cross", r"shape .*as_matrix\(cross\) and targets", (2, 3, 1, 1)),
+            *shaped("residual", r"shape \(3,\), .*\(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
             *[row for row in TIMES if "finite" not in row[2]],
             ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more"),
             ({"times": [np.nan]}, ValueError, "times needs numbers that are 0 or more"),
@@ -1171,8 +1202,9 @@ TABLE = {
             *KERNEL,
             *points("x"),
             *shaped("start", r"shape \(3,\) or", (2,), (3, 0), ()),
-            *TIMES,
+            *[row for row in TIMES if "finite" not in row[2]],
             ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more, got -1"),
+            ({"times": [np.nan]}, ValueError, "times needs numbers that are 0 or more, got nan"),
             *SOLVER,
             *LANDMARKS,
         ],
@@ -1326,6 +1358,7 @@ WITHOUT = {
     "sums_in": "answers, and refuses nothing",
     "traced": "takes a function that its callers have checked",
     "run": "takes what traced gives",
+    "of_several_outputs": "answers, and refuses nothing",
     "check_known": "refuses only traced values: see the test of them below",
 }
 

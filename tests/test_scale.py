@@ -229,6 +229,15 @@ def test_the_flow_ends_at_the_ridgeless_interpolant_and_starts_along_the_kernel(
     np.testing.assert_allclose(kernel_product(TANGENT, new, late, x), interpolant, rtol=1e-5)
 
 
+@pytest.mark.parametrize("landmarks", [0, 20])
+def test_the_flow_at_infinite_time_is_the_ridgeless_interpolant(landmarks, x64):
+    x, start = data(columns=(2,))
+    path = flow(TANGENT, x, start, np.array([1.0, np.inf]), landmarks=landmarks, key=KEY)
+    exact = -np.linalg.solve(held(x), start)
+    np.testing.assert_allclose(path[1], exact, rtol=0, atol=1e-6 * np.abs(exact).max())
+    np.testing.assert_allclose(path[0], flow(TANGENT, x, start, np.ones(1))[0], atol=1e-6)
+
+
 def test_the_flow_in_float32():
     x, start = data("float32")
     (c,) = np.asarray(flow(TANGENT, x, start, np.array([5.0])), float)

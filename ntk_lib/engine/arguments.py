@@ -27,6 +27,7 @@ __all__ = [
     "as_points",
     "as_positive",
     "as_scalar",
+    "as_semidefinite",
     "as_steps",
     "as_symmetric",
     "as_whole",
@@ -35,6 +36,7 @@ __all__ = [
     "check_numbers",
     "check_params",
     "is_real",
+    "of_several_outputs",
     "on_one_device",
     "output_of",
 ]
@@ -195,22 +197,47 @@ def as_choice(name: str, value: object, choices: Sequence[str]) -> str:
 def as_numeric(name: str, value: ArrayLike) -> np.ndarray | Array:
     """``value`` as a NumPy array of real numbers, finite or not; a tracer as it is.
 
-    Raises ``TypeError`` for what is not numeric, complex or boolean, ``ValueError`` for masked
-    entries.
+    Foreign byte orders become the machine's own, and long doubles float64. Raises ``TypeError`` for
+    what is not numeric, complex or boolean, ``ValueError`` for masked entries.
     """
-    traced = isinstance(value, jax.core.Tracer)
-    try:
-        array = value if traced else np.asarray(value)
-    except (TypeError, ValueError) as error:  # random keys; ragged
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}") from error
-    if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.complexfloating):
+    array = value if isinstance(value, jax.core.Tracer) else _as_numpy(name, value)
+    if array.dtype == bool:
+        raise TypeError(f"{name} needs real numbers, got dtype bool: numpy.asarray({name}, float)")
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{name} needs real numbers, got dtype {array.dtype}")
     if not is_real(array.dtype):
-        raise TypeError(f"{name} needs a numeric array, got {type(value).__name__}")
+        raise TypeError(f"{name} needs a numeric array, got {_described(name, value)}")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         masked = np.ma.count_masked(value)
         raise ValueError(f"{name} needs a number in every place, got {masked} masked entries")
     return array
+
+
+def _as_numpy(name: str, value: ArrayLike) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # random keys; ragged; tensors
+        raise TypeError(f"{name} needs a numeric array, got {_described(name, value)}") from error
+    if array.dtype == np.longdouble:  # JAX has nothing longer than float64
+        with np.errstate(over="ignore"):
+            return array.astype(np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _described(name: str, value: object) -> str:
+    """What ``value`` is, and how to get numbers out of the tables and tensors that people have."""
+    kind = type(value).__name__
+    if hasattr(value, "detach"):
+        return f"{kind} of {value.dtype}: {name}.detach().cpu().float().numpy() is one"
+    if not (hasattr(value, "columns") and hasattr(value, "dtypes")):
+        return kind
+    for column, dtype in zip(value.columns, value.dtypes, strict=True):
+        if not (isinstance(dtype, np.dtype) and is_real(dtype)):
+            return (
+                f"{kind} whose column {column!r} has dtype {dtype}: {name}.astype(float) for "
+                f"numbers, pandas.get_dummies({name}).astype(float) for categories"
+            )
+    return kind
 
 
 def as_array(name: str, value: ArrayLike, *, dtype: object = None) -> Array:
@@ -258,7 +285,8 @@ def as_symmetric(name: str, value: ArrayLike) -> Array:
     """
     array = as_array(name, value)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
-        raise ValueError(f"{name} needs shape (n, n), got {array.shape}")
+        hint = of_several_outputs(name, array.shape)
+        raise ValueError(f"{name} needs shape (n, n), got {array.shape}{hint}")
     if not isinstance(array, jax.core.Tracer):
         matrix = np.asarray(array)
         tolerance = 100 * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
@@ -267,6 +295,34 @@ def as_symmetric(name: str, value: ArrayLike) -> Array:
                 f"{name} needs a symmetric matrix, got one that differs from its transpose"
             )
     return array
+
+
+def as_semidefinite(name: str, value: ArrayLike) -> Array:
+    """``value`` as a symmetric float array without negative eigenvalues, up to rounding.
+
+    Raises what ``as_symmetric`` raises, and ``ValueError`` for an eigenvalue below -n√ε times the
+    largest entry.
+    """
+    array = as_symmetric(name, value)
+    if not isinstance(array, jax.core.Tracer):
+        matrix = np.asarray(array)
+        # √eps: what rounding does to the angle between nearly parallel points
+        floor = -len(matrix) * np.sqrt(np.finfo(matrix.dtype).eps) * np.abs(matrix).max()
+        if (least := np.linalg.eigvalsh(matrix)[0]) < floor:
+            raise ValueError(
+                f"{name} needs a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
+            )
+    return array
+
+
+def of_several_outputs(name: str, shape: tuple[int, ...]) -> str:
+    """What to add to a refusal of ``shape``, where it is that of a kernel of all pairs of outputs.
+
+    Empty for a shape of other than four axes.
+    """
+    if len(shape) != 4:
+        return ""
+    return f": tangent_kernels.as_matrix({name}) and targets.reshape(-1) take all outputs at once"
 
 
 def as_inputs(
@@ -278,6 +334,7 @@ def as_inputs(
 ) -> tuple[Array, Array | None]:
     """``x`` of shape (n, d) and ``y`` of shape (m, d) as float arrays of one dtype, the wider.
 
+    Floats of 16 bits become float32: their range and digits are too few for squares and angles.
     ``names`` are what the caller calls them.
 
     Raises what ``as_array`` raises and ``ValueError`` for a wrong rank, an empty array, different
@@ -286,7 +343,8 @@ def as_inputs(
     """
     given = zip(names, (x,) if y is None else (x, y), strict=False)
     arrays = {name: as_array(name, value) for name, value in given}
-    dtype = max((array.dtype for array in arrays.values()), key=lambda kind: kind.itemsize)
+    single = np.dtype(np.float32)
+    dtype = max(single, *(array.dtype for array in arrays.values()), key=lambda kind: kind.itemsize)
     for name, array in arrays.items():
         if array.ndim != 2:
             raise ValueError(f"{name} needs shape (points, features), got {array.shape}")

@@ -1,6 +1,8 @@
 """What the checks of arguments give for good ones; what they refuse is in ``test_refusals``."""
 
+import functools
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from ntk_lib.engine.arguments import (
     as_symmetric,
     check_numbers,
 )
+from ntk_lib.kernels import rbf
 from ntk_lib.wide_networks import Layer, nngp
 
 
@@ -47,11 +50,88 @@ def test_finite_numbers_whose_sum_overflows_are_finite(no_hook):
         as_array("x", np.array([np.inf, -np.inf, 1.0], np.float32))
 
 
-def test_as_inputs_keeps_low_precision_and_takes_the_wider_of_two(no_hook, x64):
+def test_as_inputs_computes_in_float32_or_more_and_takes_the_wider_of_two(no_hook, x64):
     half, single, double = (np.ones((1, 2), t) for t in (np.float16, np.float32, np.float64))
-    assert as_inputs(half)[0].dtype == "float16"
-    assert {t.dtype.name for t in as_inputs(half, single)} == {"float32"}
+    brief = jnp.ones((1, 2), jnp.bfloat16)
+    for short in (half, brief, np.asarray(brief)):
+        assert as_inputs(short)[0].dtype == "float32"
+        assert {t.dtype.name for t in as_inputs(short, short)} == {"float32"}
+        assert {t.dtype.name for t in as_inputs(short, single)} == {"float32"}
+        assert {t.dtype.name for t in as_inputs(double, short)} == {"float64"}
     assert {t.dtype.name for t in as_inputs(double, single)} == {"float64"}
+
+
+@pytest.mark.parametrize("short", [jnp.bfloat16, jnp.float16])
+def test_kernels_of_short_floats_are_those_of_their_float32_values(no_hook, short):
+    x = jnp.array([[1.5, -2.0], [0.25, 300.0]], short)  # 300² is no float16
+    for kernel in (functools.partial(nngp, depth=3), rbf):
+        assert kernel(x).dtype == "float32"
+        np.testing.assert_array_equal(kernel(x), kernel(x.astype("float32")))
+        inside = jax.jit(kernel)(x)
+        assert inside.dtype == "float32"
+        np.testing.assert_allclose(inside, kernel(x), rtol=1e-5)
+
+
+def test_foreign_bytes_and_long_doubles_are_native_floats(no_hook, dtype):
+    x = np.array([[1.5, -2.0], [0.25, 3.0]])
+    order = "<" if sys.byteorder == "big" else ">"
+    for kind in ("f4", "f8", "i2"):
+        foreign = x.astype(order + kind)
+        array = as_array("x", foreign)
+        assert array.dtype == as_array("x", x.astype(kind)).dtype
+        np.testing.assert_array_equal(array, x.astype(kind))
+    for wide in (x.astype(np.longdouble), np.longdouble(0.25)):
+        assert as_array("x", wide).dtype == dtype
+        np.testing.assert_array_equal(as_array("x", wide), np.asarray(wide, float))
+    np.testing.assert_array_equal(rbf(x.astype(order + "f4")), rbf(x.astype("f4")))
+
+
+class Frame:
+    """What is asked of a pandas frame."""
+
+    def __init__(self, **columns):
+        self.columns = list(columns)
+        self.dtypes = [getattr(c, "dtype", c) for c in columns.values()]
+        self.values = np.array([[object()]])
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [(np.array([True]), "bool"), (np.array(["a"]), "<U1"), ("Int64", "Int64")],
+)
+def test_a_table_is_refused_with_the_column_its_dtype_and_the_way_out(no_hook, column, said):
+    frame = Frame(a=np.ones(1), flag=column, later="string")
+    with pytest.raises(TypeError, match=rf"^x needs a numeric array, got Frame .* {said}: ") as no:
+        as_array("x", frame)
+    assert "column 'flag'" in str(no.value)
+    assert "x.astype(float)" in str(no.value)
+    assert "get_dummies(x).astype(float)" in str(no.value)
+
+
+def test_booleans_are_refused_with_the_way_out(no_hook):
+    with pytest.raises(
+        TypeError, match=r"^x needs real numbers, got dtype bool: numpy.asarray\(x, float"
+    ):
+        as_array("x", np.array([True]))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError])
+def test_a_tensor_that_numpy_cannot_read_is_refused_with_the_way_out(no_hook, error):
+    class Tensor:
+        dtype = "torch.bfloat16"
+
+        def detach(self):
+            return self
+
+        def __array__(self, dtype=None, copy=None):
+            raise error("Can't call numpy() on Tensor that requires grad.")
+
+    says = r"^x needs a numeric array, got Tensor of torch\.bfloat16: x\.detach\(\)"
+    with pytest.raises(TypeError, match=says):
+        as_array("x", Tensor())
 
 
 def test_check_numbers_gives_floats(no_hook):
