@@ -378,7 +378,7 @@ def fixed_variance(
     Raises ``ValueError`` when the iteration does not settle between 1e-6 and 1e6: the variance of
     deep networks vanishes or grows without bound.
     """
-    beta = as_number("beta", beta)
+    gain, beta = as_number("gain", gain), as_number("beta", beta)
     before, q = map(float, _settled(*_numbers(gain, beta, None), as_activation(activation)))
     if not 1e-6 < q < 1e6 or abs(q - before) > 1e-6 * q:
         raise ValueError(

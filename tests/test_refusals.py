@@ -535,8 +535,8 @@ TABLE = {
         {"function": jnp.tanh},
         [
             *callable_of("function", "callable"),
-            ({"function": np.tanh}, TypeError, "function needs to take JAX arrays, .* jnp.tanh"),
-            ({"function": math.tanh}, TypeError, "function needs to take JAX arrays, .* jnp.tanh"),
+            ({"function": np.tanh}, TypeError, "function needs to take JAX arrays, .*jnp.tanh"),
+            ({"function": math.tanh}, TypeError, "function needs to take JAX arrays, .*jnp.tanh"),
             ({"function": jnp.sum}, TypeError, "function needs to act entry by entry, .* got "),
             *whole("nodes", 40),
         ],

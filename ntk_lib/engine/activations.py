@@ -273,7 +273,7 @@ def _raised_dual_prime(p: int, a: Array, b: Array, k: Array) -> Array:
 # ---------------------------------------------------------------- any smooth function
 
 # Places in each direction, and how far they reach, in standard deviations: tried one after another.
-_LEVELS = ((20, 6.0), (40, 7.5), (80, 9.0), (160, 10.5), (320, 12.0))
+_LEVELS = ((20, 6.5), (40, 8.5), (80, 9.5), (160, 10.5), (320, 12.0))
 # What two levels may differ by, relative to E|σ(u)σ(v)|, so that the second is taken at once; and
 # what they may promise for a third. For a smooth function the error falls geometrically.
 _AT_ONCE, _PROMISED = 1e-7, 1e-8

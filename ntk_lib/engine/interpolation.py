@@ -31,7 +31,6 @@ from ntk_lib.engine.activations import Activation, Moments
 
 __all__ = [
     "Numbers",
-    "Recursion",
     "angle_polynomials",
     "by_angle",
     "by_surface",
