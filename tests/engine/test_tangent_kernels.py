@@ -419,7 +419,7 @@ def test_a_new_function_of_the_same_code_compiles_nothing(method):
     params, x = init((3, 5, 2), key=KEY, dtype="float32"), points(6, 3, dtype="float32")
     thetas, sizes = [], []
     for number in (0.0, 1.0, 0.0):
-        shift = jnp.full(2, number, "float32")
+        shift = jnp.full((1, 2), number, "float32")
         f = lambda p, t: jax.nn.relu(apply(p, t) + shift)  # noqa: B023, E731
         thetas.append(empirical_ntk(f, params, x, method=method))
         tangent_product(f, params, x, jnp.ones((6, 2), "float32"))
@@ -630,7 +630,7 @@ def test_lists_and_tuples_of_numbers_are_one_array_as_ever(x64):
 # ---------------------------------------------------------------- half precision
 
 
-@pytest.mark.parametrize(("half", "most"), [("bfloat16", 0.02), ("float16", 0.003)])
+@pytest.mark.parametrize(("half", "most"), [("bfloat16", 0.05), ("float16", 0.005)])
 @every_kind
 def test_in_half_precision_the_sums_are_those_of_float32(half, most, outputs):
     params = init((20, 100, 100, 3), key=KEY, dtype="float32")
