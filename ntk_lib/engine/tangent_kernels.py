@@ -341,14 +341,31 @@ def _differences(model: _Model, params: PyTree, points: PyTree) -> Array:
     return jnp.stack([jnp.abs(t).max() for t in (together, turned - together, single - together)])
 
 
+@jax.jit
+def _parts(model: _Model, params: PyTree, points: PyTree) -> Array:
+    """How large the parts are that f's outputs are made of: the largest |∂f/∂w · w| of a leaf w."""
+    outputs = model.pull.program.takes[1][-1]
+
+    def one(point: PyTree) -> Array:
+        slopes, _ = model.pull(params, point, jnp.ones(outputs.shape, outputs.dtype))
+        products = jax.tree.map(lambda g, w: jnp.abs(jnp.sum(g * w)), slopes, params)
+        return jnp.stack([t.astype(jnp.float32) for t in jax.tree.leaves(products)]).max()
+
+    return jax.vmap(one)(points).max()
+
+
 def _check_each_by_itself(model: _Model, params: PyTree, points: PyTree) -> None:
     """Raise ``ValueError`` for an f whose output at a point depends on the rest of the batch."""
     precision = max(model.forward.program.precision, model.pull.program.precision)
     if jax.default_backend() != "cpu":
         precision = max(precision, _FAST_PRODUCTS)
     size, turned, alone = np.asarray(_differences(model, params, points)).tolist()
-    most = math.sqrt(precision) * size
-    if not (turned > most or alone > most):  # a comparison with NaN is false
+    root = math.sqrt(precision)
+    if not max(turned, alone) > root * size:  # a comparison with NaN is false
+        return
+    # where the outputs are small differences of large parts, rounding is measured by the parts
+    most = root * max(size, float(_parts(model, params, points)))
+    if not max(turned, alone) > most:
         return
     when = "when the batch is turned round" if turned > most else "when a point comes alone"
     raise ValueError(
@@ -381,11 +398,10 @@ def _cost(program: Program) -> tuple[float, float]:
     return flops, moved
 
 
-def _cost_of_a_point(forward: Traced) -> tuple[float, float]:
+def _cost_of_a_point(f: Callable, params: PyTree, x: PyTree) -> tuple[float, float]:
     """Operations of f(x) for a point, and the bytes it moves, known for a program from then on."""
-    points = forward.program.jaxpr.outvars[0].aval.shape[0]
-    flops, moved = _cost(forward.program)
-    return flops / points, moved / points
+    flops, moved = _cost(traced(f, params, x).program)
+    return flops / _count(x), moved / _count(x)
 
 
 def _even(points: int, most: int | float) -> int:
@@ -395,15 +411,15 @@ def _even(points: int, most: int | float) -> int:
 
 
 def _plan(
-    forward: Traced, params: PyTree, n: int, m: int, k: int, outputs: str, method: str
+    f: Callable, params: PyTree, x: PyTree, m: int, k: int, outputs: str, method: str
 ) -> _Plan:
-    leaves = jax.tree.leaves(params)
+    n, leaves = _count(x), jax.tree.leaves(params)
     size = sum(leaf.size for leaf in leaves)
     weights = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     per_pair = size * k * (k if outputs == "full" else 1)
     if method != "products" and n * m * per_pair <= _SMALL and max(n, m) * k * weights <= 2**20:
         return _Plan(False, n, m)
-    flops, moved = _cost_of_a_point(forward)
+    flops, moved = _cost_of_a_point(f, params, x)
     if method == "auto":  # a comparison with NaN is false
         factor = _ONCE if flops <= _USED_ONCE * size else _SHARED
         method = "products" if factor * k * flops / 2 <= per_pair else "contraction"
@@ -648,7 +664,7 @@ def empirical_ntk(
     out = model.forward.gives
     k = math.prod(out.shape[1:])
     method = _method(method, params, out.dtype, model)
-    plan = _plan(model.forward, params, _count(x), _count(others), k, outputs, method)
+    plan = _plan(f, params, x, _count(others), k, outputs, method)
     if plan.products:
         columns = _columns(others, plan.columns)
         model = _with_push(model, f, params, columns, derivatives=derivatives)
@@ -691,7 +707,8 @@ def tangent_product(
     the memory of one with its gradient. ``f`` may couple the points of a batch here, and computes
     in its own precision. It is what an iterative solver needs (conjugate gradients, Lanczos).
 
-    Raises and warns as ``empirical_ntk`` does for ``f``, ``params``, ``x`` and ``y``, ``ValueError`` for a ``v`` of another shape, and what
+    Raises and warns as ``empirical_ntk`` does for ``f``, ``params``, ``x`` and ``y``; raises
+    ``ValueError`` for a ``v`` of another shape, and what
     ``as_array`` raises for one that is not finite.
     Source: Novak, Sohl-Dickstein and Schoenholz 2022, section 3 (NTK-vector products).
     """
