@@ -18,6 +18,7 @@ from sklearn.gaussian_process.kernels import RBF
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 
+from ntk_lib import kernels
 from ntk_lib.kernels import (
     arc_cosine,
     kernel_descent,
@@ -499,6 +500,48 @@ def test_descent_keeps_the_dtype_and_runs_under_jit(dtype):
     none = kernel_descent(gram, logistic, rate=0.5, steps=0)
     assert none.f.shape == (1, 5)
     assert float(none.cost[0]) == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_what_the_cost_reads_is_read_at_every_call(x64):
+    gram, held = np.eye(2), {"targets": np.array([1.0, 2.0]), "factor": 1.0}
+
+    def cost(f):
+        return held["factor"] * jnp.mean((f - held["targets"]) ** 2) / 2
+
+    def end():
+        return kernel_descent(gram, cost, rate=1.0, steps=1).f[-1]
+
+    np.testing.assert_allclose(end(), [0.5, 1.0])
+    held["targets"][:] = [3, 5]
+    np.testing.assert_allclose(end(), [1.5, 2.5])
+    held["factor"] = 0.5
+    np.testing.assert_allclose(end(), [0.75, 1.25])
+    np.testing.assert_allclose(kernel_gradient(gram, cost, np.zeros(2)), [-0.75, -1.25])
+    held["targets"] = np.zeros((2, 1))  # now the cost is no number
+    cost = lambda f: f * held["targets"][:, 0]  # noqa: E731
+    with pytest.raises(ValueError, match=r"^cost needs to return one number"):
+        end()
+
+
+def test_a_new_cost_of_the_same_code_compiles_nothing(x64):
+    gram, sizes = np.eye(2), []
+    for number in (1.0, 2.0, 3.0):
+        targets = jnp.full(2, number)
+        cost = lambda f: jnp.mean((f - targets) ** 2) / 2  # noqa: B023, E731
+        end = kernel_descent(gram, cost, rate=1.0, steps=1).f[-1]
+        np.testing.assert_allclose(end, targets / 2)
+        sizes.append(kernels._descent._cache_size())
+    assert sizes[0] == sizes[2]
+
+
+def test_descent_is_differentiated_through_its_cost(x64):
+    gram = np.eye(2)
+
+    def end(targets):
+        cost = lambda f: jnp.mean(jax.nn.relu(f - targets) ** 2) / 2  # noqa: E731
+        return kernel_descent(gram, cost, rate=1.0, steps=1).f[-1].sum()
+
+    np.testing.assert_allclose(jax.grad(end)(jnp.array([-1.0, 2.0])), [0.5, 0.0])
 
 
 # ---------------------------------------------------------------- rounding is no bad input

@@ -511,6 +511,17 @@ def test_mlp_ntk_with_a_copy_is_the_gram_and_swapping_transposes(x64):
     np.testing.assert_allclose(pair, swapped.transpose(1, 0, 3, 2), rtol=1e-12)
 
 
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_mlp_ntk_of_parameters_in_half_precision_is_that_in_float32(half):
+    params = jax.tree.map(lambda w: w.astype(half), init((3, 6, 2), key=KEY, dtype="float32"))
+    single = jax.tree.map(lambda w: w.astype("float32"), params)
+    x, y = points(4, 3, dtype="float32"), points(2, 3, 1, dtype="float32")
+    for other in (None, y):
+        theta = mlp_ntk(params, x, other)
+        assert theta.dtype == "float32"
+        np.testing.assert_array_equal(theta, mlp_ntk(single, x, other))
+
+
 def test_mlp_ntk_is_computed_in_the_dtype_of_the_parameters(x64):
     params = init((3, 6, 1), key=KEY, dtype="float32")
     assert mlp_ntk(params, points(2, 3)).dtype == "float32"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
@@ -404,7 +405,9 @@ def on_one_device(name: str, value: PyTree) -> PyTree:
                 f"{name} needs arrays that this host holds, got one over {len(devices)} devices of "
                 "several hosts: jax.experimental.multihost_utils.process_allgather brings it here"
             )
-        return jax.device_put(leaf, min(devices, key=lambda device: device.id))
+        first = SingleDeviceSharding(min(devices, key=lambda device: device.id))
+        # the part, since the array that device_put gives may still know the axes of the mesh
+        return jax.device_put(leaf, first).addressable_shards[0].data
 
     return jax.tree.map(brought, value)
 

@@ -16,7 +16,6 @@ import pytest
 from cases import KEY, RNG_SEED, numpy_jacobian, points
 
 from ntk_lib.engine import tangent_kernels
-from ntk_lib.engine.programs import traced
 from ntk_lib.engine.tangent_kernels import (
     OUTPUTS,
     as_matrix,
@@ -419,7 +418,7 @@ def test_a_new_function_of_the_same_code_compiles_nothing(method):
     params, x = init((3, 5, 2), key=KEY, dtype="float32"), points(6, 3, dtype="float32")
     thetas, sizes = [], []
     for number in (0.0, 1.0, 0.0):
-        shift = jnp.full(2, number, "float32")
+        shift = jnp.full((1, 2), number, "float32")
         f = lambda p, t: jax.nn.relu(apply(p, t) + shift)  # noqa: B023, E731
         thetas.append(empirical_ntk(f, params, x, method=method))
         tangent_product(f, params, x, jnp.ones((6, 2), "float32"))
@@ -545,6 +544,17 @@ def test_a_large_network_is_not_refused_for_its_rounding():
     assert empirical_ntk(apply, params, 100 * x, outputs="trace").shape == (5, 5)
 
 
+def test_outputs_that_are_all_rounding_are_not_taken_for_coupling(dtype):
+    # (x V) w - x (V w) is 0 but for rounding, which another size of batch may change
+    rng, x = np.random.default_rng(RNG_SEED), points(9, 300, dtype=dtype)
+    V, w = (jnp.asarray(rng.normal(size=s).astype(dtype)) for s in ((300, 300), (300, 2)))
+    for f, params in (
+        (lambda p, t: (t @ p["V"]) @ p["w"] - t @ (p["V"] @ p["w"]), {"V": V, "w": w}),
+        (lambda p, t: (t @ V) @ p["w"] - t @ (p["V"] @ w), {"V": V, "w": w}),
+    ):
+        assert empirical_ntk(f, params, x, outputs="trace").shape == (9, 9)
+
+
 # ---------------------------------------------------------------- inputs of several arrays
 
 
@@ -630,7 +640,7 @@ def test_lists_and_tuples_of_numbers_are_one_array_as_ever(x64):
 # ---------------------------------------------------------------- half precision
 
 
-@pytest.mark.parametrize(("half", "most"), [("bfloat16", 0.02), ("float16", 0.003)])
+@pytest.mark.parametrize(("half", "most"), [("bfloat16", 0.05), ("float16", 0.005)])
 @every_kind
 def test_in_half_precision_the_sums_are_those_of_float32(half, most, outputs):
     params = init((20, 100, 100, 3), key=KEY, dtype="float32")
@@ -719,8 +729,7 @@ def convolution(params, x):
 
 
 def planned(f, params, x, k, outputs="full", method="auto"):
-    forward = traced(f, params, x)
-    return tangent_kernels._plan(forward, params, len(x), len(x), k, outputs, method)
+    return tangent_kernels._plan(f, params, x, len(x), k, outputs, method)
 
 
 @every_kind
@@ -759,7 +768,7 @@ def test_auto_needs_no_cost_analysis(cost, blocks_of, monkeypatch):
 
 
 def test_a_small_kernel_does_not_ask_what_f_costs(monkeypatch):
-    def asked(forward):
+    def asked(*_):
         raise LookupError
 
     monkeypatch.setattr(tangent_kernels, "_cost_of_a_point", asked)

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1]))
@@ -15,6 +16,7 @@ jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_
 def main() -> None:
     from cases import points
 
+    from ntk_lib.engine.arguments import on_one_device
     from ntk_lib.limiting_ntk import ntk
 
     assert (jax.device_count(), jax.local_device_count()) == (8, 4)
@@ -31,6 +33,10 @@ def main() -> None:
         for shard in here:
             error = np.abs(np.asarray(shard.data) - alone[shard.index]).max()
             assert error < 1e-6 * np.abs(alone).max(), error
+    with pytest.raises(
+        ValueError, match=r"^x needs arrays that this host holds, got one over 8 dev"
+    ):
+        on_one_device("x", spread)
     print("all as on one host")
 
 
