@@ -62,6 +62,8 @@ def test_all_layers_are_the_ensemble_of_penalised_flows(noise, time, x64):
     np.testing.assert_allclose(found.covariance, covariance, atol=1e-10)
     given_by_hand = predict(x, y, new, noise=noise, time=time, kernel=theta, prior=sigma)
     np.testing.assert_allclose(found.covariance, given_by_hand.covariance, atol=1e-13)
+    other = predict(x, y, new, noise=noise, time=time, prior=rbf, **NETWORK).covariance
+    np.testing.assert_allclose(other, by_formula(theta, rbf, noise, time)[1], atol=1e-10)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
@@ -264,6 +266,25 @@ def test_the_way_out_that_is_named_leads_out():
     with jax.enable_x64(True):
         exact = predict(x.astype(float), y.astype(float), x, kernel=rbf, noise=least).mean
     np.testing.assert_allclose(found, exact, atol=1e-2)
+
+
+def test_a_time_beyond_every_component_is_the_end(x64):
+    x, y, new = data()
+    end = predict(x, y, new, **NETWORK)
+    late = predict(x, y, new, time=1e308, **NETWORK)
+    np.testing.assert_allclose(late.mean, end.mean, atol=1e-12)
+    np.testing.assert_allclose(late.covariance, end.covariance, atol=1e-12)
+
+
+def test_a_kernel_that_is_zero_learns_nothing_and_says_so():
+    x, y, new = data(dtype="float32")
+
+    def kernel(x, y=None):
+        return 0 * rbf(x, y)
+
+    np.testing.assert_array_equal(predict(x, y, new, kernel=kernel, time=5.0).mean, 0)
+    with pytest.raises(ValueError, match=r"^noise needs to be larger"):
+        predict(x, y, new, kernel=kernel)
 
 
 def test_it_says_that_it_runs_outside_of_transformations(no_hook):
