@@ -136,8 +136,9 @@ def gradient_flow(
     The solver is the explicit Runge-Kutta method of Tsitouras (2011) with adaptive steps, from
     ``diffrax``. ``tolerance`` bounds the estimated error of a step, absolute and relative (default:
     machine epsilon to the power 2/3, 4e-11 in float64 and 2e-5 in float32); the error of the
-    result is larger, by how much depends on the problem. ``times`` start at 0 or later and do not
-    decrease. Returns the pytree ``params`` with a leading time axis. All parameters need one dtype.
+    result is larger, by how much depends on the problem. ``times`` are finite, start at 0 or
+    later and do not decrease. Returns the pytree ``params`` with a leading time axis. All
+    parameters need one dtype.
 
     Raises what ``gradient_descent`` raises, ``ValueError`` for bad ``times`` or ``tolerance``, and
     ``RuntimeError`` when the solver does not arrive: after ``max_steps`` steps (a stiff flow needs
