@@ -63,8 +63,7 @@ def test_where_a_surface_would_take_too_many_terms_the_recursion_runs_at_every_p
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", SIGMOIDS)
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 300])
+@pytest.mark.parametrize(("name", "n"), [("tanh", 300), ("silu", 9), ("softplus", 1)])
 def test_kernels_by_surface_are_those_of_the_recursion(name, n, dtype):
     x, y = points(n, 3, dtype=dtype), points(5, 3, seed=1, dtype=dtype)
     options = {"depth": 3, "activation": name, "gain": 1.2}
@@ -83,7 +82,7 @@ def test_kernels_by_surface_are_those_of_the_recursion(name, n, dtype):
 
 
 def test_a_function_that_is_written_anew_is_not_compiled_anew(x64):
-    x, traces = points(4, 2), []
+    x, traces = np.random.default_rng(0).normal(size=(4, 2)), []
 
     def kernel():
         def function(z):
