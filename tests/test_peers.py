@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu
+from ntk_lib.engine.sigmoids import DUALS
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
 from ntk_lib.prediction import predict
 from ntk_lib.wide_networks import Layer, nngp
@@ -50,7 +51,8 @@ def assert_agrees(kernel, peer, x, other=None):
 
 
 def test_the_fixture_holds_what_it_is_to_hold():
-    assert {case["activation"] for case in CASES} == set(KNOWN)
+    # those of DUALS it has not in closed form, or not at all
+    assert {case["activation"] for case in CASES} == set(KNOWN) - set(DUALS)
     assert {case["depth"] for case in CASES} == {1, 2, 4, 11}
     assert len(CASES) == len({named(case) for case in CASES}) == len(PEER["ntk"])
     assert {network["widths"][-1] for network in NETWORKS} == {1, 2, 3}

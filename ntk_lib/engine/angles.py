@@ -28,8 +28,8 @@ __all__ = [
 
 def safe_sqrt(t: Array) -> Array:
     """√max(t, 0), with derivative 0 (not infinity) where t ≤ 0."""
-    positive = t > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, t, 1.0)), 0.0)
+    nothing = t <= 0  # NaN stays NaN
+    return jnp.where(nothing, 0.0, jnp.sqrt(jnp.where(nothing, 1.0, t)))
 
 
 def _arcsine_coefficients(terms: int) -> list[float]:

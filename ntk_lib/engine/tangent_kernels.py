@@ -436,7 +436,10 @@ def _is_half(dtype: np.dtype) -> bool:
 
 
 def sums_in(dtype: np.dtype) -> np.dtype:
-    """The dtype of sums over parameters, and of the kernel: float32 for half precision."""
+    """The dtype of sums over parameters, and of the kernel: float32 for half precision.
+
+    Raises nothing.
+    """
     return jnp.dtype("float32") if _is_half(dtype) else dtype
 
 
