@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ntk_lib.scale import kernel_product, regression
     from ntk_lib.wide_networks import apply, init, nngp
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "Prediction",
     "apply",

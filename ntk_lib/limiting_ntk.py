@@ -96,8 +96,8 @@ def ntk(
     *,
     depth: int,
     activation: str | Activation = "relu",
-    gain: float = 1.0,
-    beta: float = 0.1,
+    gain: ArrayLike = 1.0,
+    beta: ArrayLike = 0.1,
     mesh: Mesh | None = None,
     diagonal: bool = False,
 ) -> Float[Array, " n *m"]:
@@ -139,8 +139,8 @@ def recursive_ntk(
     *,
     depth: int,
     activation: str | Activation = "relu",
-    gain: float = 1.0,
-    beta: float = 0.1,
+    gain: ArrayLike = 1.0,
+    beta: ArrayLike = 0.1,
 ) -> Float[Array, "n m"]:
     """``ntk`` by the plain recursion at every pair, whatever the points: the reference.
 

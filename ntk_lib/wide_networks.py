@@ -261,8 +261,8 @@ def nngp(
     *,
     depth: int,
     activation: str | Activation = "relu",
-    gain: float = 1.0,
-    beta: float = 0.1,
+    gain: ArrayLike = 1.0,
+    beta: ArrayLike = 0.1,
     mesh: Mesh | None = None,
     diagonal: bool = False,
 ) -> Float[Array, " n *m"]:

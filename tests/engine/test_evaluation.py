@@ -406,6 +406,111 @@ def test_points_of_any_size_give_a_positive_semidefinite_gram(exponents, name, b
     assert np.linalg.eigvalsh(gram / root / root[:, None]).min() > -1e-7
 
 
+# ---------------------------------------------------------------- right or refused
+
+
+@pytest.mark.parametrize("d", [3, 40])  # differences at every pair, and at the near ones
+@pytest.mark.parametrize("angle", [1e-4, 1e-8, 1e-10])
+def test_angles_near_zero_and_pi_keep_their_digits(angle, d, x64):
+    rng = np.random.default_rng(0)
+    u, w = np.linalg.qr(rng.normal(size=(d, 2)))[0].T
+    x, y = u[None], np.stack([np.cos(angle) * u + np.sin(angle) * w] * 2) * [[3.0], [-1.0]]
+    found = np.asarray(ntk(x, y, depth=2, gain=2.0, beta=0.0))[0] * d / [3.0, 1.0]
+    theta = np.array([angle, np.pi - angle])
+    away = np.array([np.pi - angle, angle])  # π - θ with its digits
+    expected = (np.sin(angle) + 2 * away * np.cos(theta)) / np.pi
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4e-15)
+
+
+def test_64_points_on_the_circle_have_rank_34_under_relu_without_bias(dtype):
+    # modes 0, ±1 and the even ones up to 32
+    angles = 2 * np.pi * np.arange(64) / 64
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(dtype)
+    values = np.linalg.eigvalsh(np.asarray(ntk(x, depth=2, beta=0.0)))
+    assert np.sum(values > 64 * np.finfo(dtype).eps * values[-1]) == 34
+
+
+@pytest.mark.parametrize("d", [10, 30, 784])
+def test_equal_points_are_equal_in_the_kernel(d, dtype):
+    x = np.random.default_rng(0).normal(size=(300, d)).astype(dtype)
+    x[19], x[299] = x[0], x[0]
+    for activation in ("relu", "tanh"):
+        options = {"depth": 3, "activation": activation}
+        gram = np.asarray(ntk(x, **options))
+        for i in (19, 299):
+            np.testing.assert_array_equal(gram[i], gram[0])
+            np.testing.assert_array_equal(gram[:, i], gram[:, 0])
+        assert gram[0, 19] == gram[0, 0]
+        across = np.asarray(ntk(x[:20], x[5:20], **options))
+        np.testing.assert_array_equal(across[0], across[19])
+        rounding = 8 * np.finfo(dtype).eps
+        np.testing.assert_allclose(np.diag(across[5:]), np.diag(gram)[5:20], rtol=rounding)
+
+
+def test_a_kernel_within_the_range_of_its_dtype_is_right_and_one_beyond_is_refused():
+    x = points(4, 3, dtype="float32")
+    with jax.enable_x64(True):
+        exact = np.asarray(ntk(x.astype(float), depth=120, beta=0.0))
+    # the NNGP kernel underflows on the way, the squares of tiny points too
+    np.testing.assert_allclose(ntk(x, depth=120, beta=0.0), exact, rtol=2e-6, atol=1e-38)
+    small = np.asarray(ntk(np.float32(1e-17) * x, depth=3, beta=0.0))
+    np.testing.assert_allclose(small * 1e34, ntk(x, depth=3, beta=0.0), rtol=2e-6)
+    assert np.all(np.asarray(ntk(x, depth=16, gain=1e-6, beta=0.0)) == 0)
+    for gain in (1e4, 1e5, 1e30):
+        with pytest.raises(ValueError, match=r"^gain needs a value .* fits into float32, got"):
+            ntk(x, depth=16, gain=gain, beta=0.0)
+
+
+def test_a_point_of_norm_zero_has_a_kernel_of_zero_inside_jit_too(dtype):
+    x = points(4, 3, dtype=dtype)
+    x[1] = 0
+    for kernel in (ntk, nngp):
+        found = np.asarray(kernel(x, depth=3, beta=0.0))
+        assert np.all(found[1] == 0)
+        assert np.all(np.diag(found)[[0, 2, 3]] > 0)
+        inside = jax.jit(lambda t, kernel=kernel: kernel(t, depth=3, beta=0.0))(x)
+        np.testing.assert_allclose(inside, found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "erf", "tanh"])
+def test_gain_and_beta_have_gradients(activation, x64):
+    x, step = points(3, 2), 1e-5
+
+    def total(gain, beta):
+        return ntk(x, depth=3, activation=activation, gain=gain, beta=beta).sum()
+
+    slopes = jax.grad(total, argnums=(0, 1))(1.5, 0.3)
+    by_gain = (total(1.5 + step, 0.3) - total(1.5 - step, 0.3)) / (2 * step)
+    by_beta = (total(1.5, 0.3 + step) - total(1.5, 0.3 - step)) / (2 * step)
+    np.testing.assert_allclose(slopes, [by_gain, by_beta], rtol=2e-6)
+    many = jax.vmap(lambda beta: ntk(x, depth=2, beta=beta))(jnp.array([0.1, 0.5]))
+    np.testing.assert_allclose(many[1], ntk(x, depth=2, beta=0.5), rtol=1e-13)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_the_diagonal_alone_is_that_of_the_matrix(activation, dtype):
+    x = points(7, 3, dtype=dtype)
+    for kernel in (ntk, nngp):
+        found = kernel(x, depth=3, activation=activation, diagonal=True)
+        matrix = kernel(x, depth=3, activation=activation)
+        np.testing.assert_array_equal(found, np.diag(matrix))
+
+
+def test_a_function_that_quadrature_does_not_resolve_is_refused(x64):
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    for function in (lambda z: jnp.where(z > 0.3, z, 0.0), jnp.abs):
+        with pytest.raises(ValueError, match=r"^activation needs a function that the quadra.*got"):
+            ntk(x, depth=3, activation=quadrature(function))
+    with pytest.raises(ValueError, match=r"^activation needs .*\(2\) The variance is too large"):
+        ntk(100 * x, depth=2, activation=quadrature(jnp.tanh))
+
+
+def test_the_kernel_of_tanh_at_a_variance_of_nine_is_that_of_240_nodes(x64):
+    for activation in ("tanh", quadrature(jnp.tanh)):
+        value = float(ntk(np.array([[3.0]]), depth=2, activation=activation, beta=0.0)[0, 0])
+        assert value == pytest.approx(2.3132306, abs=1e-6)
+
+
 # ---------------------------------------------------------------- many devices
 
 
