@@ -2,7 +2,8 @@
 
 Every claim of the book stands next to a cell that measures it. ``check`` prints what was measured
 beside what was predicted and raises when they differ by more than the stated tolerance; ``slope``
-fits the exponent of a power law with its confidence interval.
+fits the exponent of a power law with its confidence interval; ``typical`` sees to it that a random
+frame shows what most draws show.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,10 @@ from jaxtyping import Float
 
 from ntk_lib.engine.arguments import as_number, as_numeric, as_whole, check_known
 
-__all__ = ["Slope", "check", "slope"]
+__all__ = ["Slope", "check", "slope", "typical"]
+
+MIDDLE = 60  # % of the draws among which a typical one lies
+FEWEST = 100
 
 
 def check(
@@ -72,6 +76,43 @@ def check(
     if not holds:
         raise AssertionError(f"does not hold: {report}")
     print(f"✓ {report}")
+
+
+def typical(claim: str, shown: Float[ArrayLike, "..."], draws: Float[ArrayLike, "..."]) -> None:
+    """Fail if a number that is shown is no typical draw; print how far from the middle it lies.
+
+    ``shown`` is the number of one frame, or those of several, shape (frames,); ``draws`` are the
+    same numbers for at least a hundred other seeds, in the last axis. Each number needs to lie in
+    the middle 60 % of its draws, from their 20th to their 80th percentile.
+
+    ``claim`` starts with the name of the figure whose numbers these are.
+
+    Raises ``AssertionError`` when one does not (also when one is NaN), ``ValueError`` for shapes
+    that do not fit or fewer than a hundred draws, ``TypeError`` for what is no array of numbers.
+    """
+    check_known(shown=shown, draws=draws)
+    shown, draws = as_numeric("shown", shown), as_numeric("draws", draws)
+    if draws.ndim != shown.ndim + 1 or draws.shape[:-1] != shown.shape:
+        raise ValueError(
+            f"draws needs the shape of shown, {shown.shape}, and an axis of draws after it, "
+            f"got {draws.shape}"
+        )
+    if draws.shape[-1] < FEWEST:
+        raise ValueError(f"draws needs at least {FEWEST} draws, got {draws.shape[-1]}")
+    if not shown.size:
+        raise ValueError("shown needs at least one number, got none")
+    low, high = np.percentile(draws, [50 - MIDDLE / 2, 50 + MIDDLE / 2], axis=-1)
+    outside = ~((low <= shown) & (shown <= high))
+    many = f"{shown.size} numbers, each" if shown.size > 1 else "the number shown is"
+    if outside.any():
+        at = np.flatnonzero(outside)[0]
+        value, (a, b) = shown.flat[at], (low.flat[at], high.flat[at])
+        where = f", number {at} of {shown.size}" if shown.size > 1 else ""
+        raise AssertionError(
+            f"does not hold: {claim}{where}: {value:.4g} is not in the middle {MIDDLE} % of "
+            f"{draws.shape[-1]} draws, {a:.4g} to {b:.4g}"
+        )
+    print(f"✓ {claim}: {many} in the middle {MIDDLE} % of {draws.shape[-1]} draws")
 
 
 class Slope(NamedTuple):

@@ -34,12 +34,19 @@ import numpy as np
 import traitlets
 from IPython import get_ipython
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-__all__ = ["Explorer", "explore"]
+from ntk_lib.engine.arguments import as_number, as_whole
+
+__all__ = ["Explorer", "explore", "panels"]
 
 HERE = Path(__file__).parent
 STYLE = str(HERE / "book.mplstyle")
+LEAST = 11  # px of a letter as the page shows it
+# px that a drawing takes at the narrowest: alone on a phone, and beside another (explore.css)
+ALONE, BESIDE = 358, 276
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -122,6 +129,36 @@ def _chunks(text: str) -> list[str]:
     return re.split(r"(?=<(?:g|path|use|text|defs|clipPath|image)\b)", text)
 
 
+def panels(count: int = 2, *, height: float = 2.9) -> tuple[list[Figure], list[Axes]]:
+    """Figures that stand side by side where there is room and one below the other on a phone.
+
+    A function under ``explore`` returns the list in place of one figure. ``height`` is that of each
+    in inches; the width is fixed, 3.6 inches, so that letters keep their size.
+
+    Raises ``ValueError`` for a count under 1 or a height that is not positive.
+    """
+    count = as_whole("count", count, least=1)
+    if not (height := as_number("height", height)) > 0:
+        raise ValueError(f"height needs to be positive, got {height}")
+    drawn = [plt.subplots(figsize=(3.6, height)) for _ in range(count)]
+    return [fig for fig, _ in drawn], [ax for _, ax in drawn]
+
+
+def _check_letters(fig: Figure, width: int) -> None:
+    """Refuse letters that are too small to read when the drawing is ``width`` px wide.
+
+    Raised and lowered ones are smaller, as in any print.
+    """
+    scale = width / (72 * fig.get_figwidth())
+    for letters in fig.findobj(Text):
+        text, size = letters.get_text(), letters.get_fontsize()
+        if letters.get_visible() and text.strip() and size * scale < LEAST - 0.05:
+            raise ValueError(
+                f"{text!r} is drawn in {size * scale:.1f} px on a phone, letters need {LEAST}: "
+                f"fontsize {LEAST / scale:.1f} or more, or a figure for each panel (panels)"
+            )
+
+
 class Frame(NamedTuple):
     """One drawing and the sentence that says what is to be seen in it."""
 
@@ -142,14 +179,19 @@ def _draw(function: Callable, arguments: Mapping[str, Any]) -> Frame:
 
 def _frame(function: Callable, arguments: Mapping[str, Any]) -> Frame:
     name, result = function.__name__, function(**arguments)
-    fig, text = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-    if not isinstance(fig, Figure):
-        raise TypeError(f"{name} needs to return a matplotlib figure, got {type(fig).__name__}")
+    drawn, text = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    figures = drawn if isinstance(drawn, list) and drawn else [drawn]
+    for fig in figures:
+        if not isinstance(fig, Figure):
+            raise TypeError(f"{name} needs to return a matplotlib figure, got {type(fig).__name__}")
+        _check_letters(fig, ALONE if len(figures) == 1 else BESIDE)
     if not isinstance(result, tuple):
         text = inspect.getdoc(function)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{name} needs a text that says what is to be seen, for {arguments}")
-    return Frame(svg(fig, name=name), powers(" ".join(text.split())))
+    names = [name] if len(figures) == 1 else [f"{name}-{i}" for i in range(len(figures))]
+    drawings = [svg(fig, name=each) for fig, each in zip(figures, names, strict=True)]
+    return Frame("".join(drawings), powers(" ".join(text.split())))
 
 
 # ---------------------------------------------------------------- the widget
@@ -318,10 +360,11 @@ def explore(
 ) -> Callable[[Callable], Callable]:
     """Draw the decorated function for every combination of the controls, and show the explorer.
 
-    The function takes the controls by name and returns a matplotlib figure, or a pair (figure,
-    text): the text says what is to be seen in that frame and is what a screen reader hears;
-    without it the docstring serves for all frames. Numbers become a slider with a play button,
-    words and booleans a menu. Without controls the explorer is a plain figure.
+    The function takes the controls by name and returns a matplotlib figure, or a list of them (see
+    ``panels``), or a pair (figure, text): the text says what is to be seen in that frame and is
+    what a screen reader hears; without it the docstring serves for all frames. Numbers become a
+    slider with a play button, words and booleans a menu. Without controls the explorer is a plain
+    figure.
 
     ``start`` is the combination shown first (default: the first value of each control). ``live``
     maps names of numeric parameters to (lowest, highest): what a reader may type when Python
@@ -330,7 +373,8 @@ def explore(
     Returns the function unchanged, with the widget as its attribute ``explorer``.
 
     Raises ``ValueError`` for a control or live value that is not a parameter of the function, an
-    empty control, a start that is not among the values or a frame without text; ``TypeError`` for
+    empty control, a start that is not among the values, a frame without text or with letters under
+    11 px on a phone; ``TypeError`` for
     values that are neither numbers nor words, or a function that returns no figure.
     """
     for argument, given in (("live", live), ("start", start)):

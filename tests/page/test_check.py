@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ntk_lib.page.check import Slope, check, slope
+from ntk_lib.page.check import Slope, check, slope, typical
 
 # ---------------------------------------------------------------- check
 
@@ -202,3 +202,44 @@ def test_slope_prints_two_digits():
 def test_slope_takes_integers_and_lists(no_hook):
     assert slope([1, 2, 4], (1, 4, 16)).value == pytest.approx(2.0, abs=1e-14)
     assert slope(np.array([1, 2, 4]), np.array([1, 4, 16])).value == pytest.approx(2.0, abs=1e-14)
+
+
+# ---------------------------------------------------------------- typical
+
+DRAWS = np.arange(101.0)  # percentiles are the numbers themselves
+
+
+@pytest.mark.parametrize("shown", [20.0, 50.0, 80.0])
+def test_a_number_in_the_middle_of_its_draws_is_typical(shown, capsys):
+    typical("the spread", shown, DRAWS)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "✓ the spread: the number shown is in the middle 60 % of 101 draws"
+
+
+@pytest.mark.parametrize("shown", [19.9, 80.1, -5.0, np.nan])
+def test_a_number_outside_the_middle_is_refused(shown):
+    with pytest.raises(
+        AssertionError, match=r"^does not hold: the spread: .* is not in the middle"
+    ):
+        typical("the spread", shown, DRAWS)
+
+
+def test_one_frame_of_several_that_shows_a_rare_draw_is_named():
+    two = np.stack([DRAWS, 100 + DRAWS])
+    typical("spreads", np.array([30.0, 130.0]), two)
+    with pytest.raises(AssertionError, match="spreads, number 1 of 2: 185 is not"):
+        typical("spreads", np.array([30.0, 185.0]), two)
+
+
+@pytest.mark.parametrize(
+    ("shown", "draws", "message"),
+    [
+        pytest.param(np.ones(2), DRAWS, "draws needs the shape of shown", id="no-axis-of-frames"),
+        pytest.param(1.0, np.ones((2, 100)), "draws needs the shape of shown", id="axis-too-many"),
+        pytest.param(1.0, np.ones(99), "at least 100 draws, got 99", id="too-few"),
+        pytest.param(np.ones(0), np.ones((0, 100)), "at least one number", id="none"),
+    ],
+)
+def test_draws_that_do_not_fit_are_refused(shown, draws, message):
+    with pytest.raises(ValueError, match=message):
+        typical("the spread", shown, draws)

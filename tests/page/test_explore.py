@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ntk_lib.page import explore as module
-from ntk_lib.page.explore import HERE, STYLE, Explorer, explore, powers, svg
+from ntk_lib.page.explore import ALONE, BESIDE, HERE, STYLE, Explorer, explore, panels, powers, svg
 
 mpl.use("agg")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -625,3 +625,58 @@ def test_a_question_does_not_change_the_frames(waves, ask):
     frames, chunks = list(waves.frames), list(waves.chunks)
     ask(kind="draw", id=2, values={"width": 5, "kind": "sine", "seed": 0})
     assert (waves.frames, waves.chunks) == (frames, chunks)
+
+
+# ---------------------------------------------------------------- several drawings, letters
+
+
+def test_panels_are_drawings_of_their_own_that_share_no_id():
+    @explore(n=[1, 2])
+    def two(n):
+        figures, (left, right) = panels(2)
+        left.plot([0, n], [0, 1])
+        right.fill_between([0, 1], [0, n], hatch="/")
+        return figures, "a line and an area"
+
+    picture = two.explorer.picture(0)
+    root = ET.fromstring(f"<div>{picture}</div>")
+    assert [child.tag for child in root] == ["{http://www.w3.org/2000/svg}svg"] * 2
+    ids = re.findall(r' id="([^"]+)"', picture)
+    assert ids
+    assert len(ids) == len(set(ids))
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"count": 0}, ValueError, "count needs to be at least 1"),
+        ({"height": 0.0}, ValueError, "height needs to be positive, got 0"),
+        ({"height": "3"}, TypeError, "height needs a real number"),
+    ],
+)
+def test_panels_refuse_what_is_no_number_of_drawings(arguments, error, message):
+    with pytest.raises(error, match=message):
+        panels(**arguments)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, ALONE), (2, BESIDE)])
+def test_letters_under_eleven_px_on_a_phone_are_refused_and_named(count, width):
+    def written(size):
+        figures, axes = panels(count)
+        axes[-1].set_title("a title", fontsize=size)
+        return figures if count > 1 else figures[0], "two axes"
+
+    size = 11 * 72 * 3.6 / width
+
+    @explore()
+    def readable():
+        return written(size)
+
+    with pytest.raises(ValueError, match=r"'a title' is drawn in 10\.[0-9] px on a phone"):
+
+        @explore()
+        def unreadable():
+            return written(size - 0.5)
+
+    assert not plt.get_fignums()
