@@ -70,6 +70,75 @@ def draws(tree: ast.Module) -> bool:
     return (bool(plt) and "close" not in plt) or (bare and last.value.id == "fig")
 
 
+# ---------------------------------------------------------------- what a figure draws by chance
+
+# Figures that reach random numbers and yet show no draw of few networks: why none can mislead.
+SETTLED: dict[str, dict[str, str]] = {}
+
+
+def free_names(node: ast.AST) -> set[str]:
+    """The names that are read and not bound inside: those of the notebook, or Python's own."""
+    parts = list(ast.iter_child_nodes(node))
+    own: set[str] = set()
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, ast.FunctionDef | ast.Lambda):
+        body = node.body if isinstance(node.body, list) else [node.body]
+        own = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+        own |= set().union(*map(bound_names, body))
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
+        own = set().union(*(bound_names(g.target) for g in node.generators))
+    return set().union(*map(free_names, parts)) - own
+
+
+def bound_names(node: ast.AST) -> set[str]:
+    """The names that are assigned to, inside functions too."""
+    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in names if isinstance(n.ctx, ast.Store)}
+
+
+def draws_numbers(node: ast.AST) -> bool:
+    """Does it ask for random numbers: ``jax.random``, ``numpy.random``, a key or a seed?"""
+    return any(
+        (isinstance(n, ast.Attribute) and n.attr == "random")
+        or (isinstance(n, ast.keyword) and n.arg in {"key", "keys", "seed"})
+        for n in ast.walk(node)
+    )
+
+
+def random_figures(trees: list[ast.Module]) -> list[str]:
+    """The figures under ``@explore`` whose drawing reaches random numbers, through any names."""
+    uses: dict[str, set[str]] = {}
+    chance: set[str] = set()
+    for statement in (statement for tree in trees for statement in tree.body):
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            names = {statement.name}
+        else:
+            names = bound_names(statement)
+        for name in names:
+            uses.setdefault(name, set()).update(free_names(statement))
+            chance |= {name} if draws_numbers(statement) else set()
+
+    def reached(name: str) -> set[str]:
+        found, new = set(), {name}
+        while new:
+            found |= new
+            new = set().union(*(uses.get(n, set()) for n in new)) - found
+        return found
+
+    figures = [function.name for tree in trees for function in explored(tree)]
+    return [name for name in figures if reached(name) & chance]
+
+
+def called_typical(trees: list[ast.Module]) -> set[str]:
+    """The first words of the claims of ``typical``: names of figures."""
+    claims = [call.args[0] for tree in trees for call in calls(tree, "typical") if call.args]
+    words = [
+        n.value for claim in claims for n in list(ast.walk(claim)) if isinstance(n, ast.Constant)
+    ]
+    return {word.split(":")[0] for word in words if isinstance(word, str)}
+
+
 # ---------------------------------------------------------------- what is found
 
 WITHOUT_TEXT = re.compile(
@@ -114,6 +183,14 @@ def notebook_findings(path: Path, first: NotebookNode) -> list[str]:
         found.append(f"another first cell: copy that of book/{FIRST}, which installs in Colab")
     for index, cell in enumerate(notebook.cells):
         found += [f"{place(notebook, index)}: {what}" for what in cell_findings(cell)]
+    trees = [parsed(cell.source) for cell in notebook.cells[1:] if cell.cell_type == "code"]
+    settled = {*called_typical(trees), *SETTLED.get(path.stem, {})}
+    found += [
+        f"{name} shows random draws: compare the number in its caption with a hundred other draws, "
+        f'typical("{name}: …", shown, draws), or say in scripts/lint.py why none can mislead'
+        for name in random_figures(trees)
+        if name not in settled
+    ]
     return found
 
 

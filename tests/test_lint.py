@@ -191,3 +191,35 @@ def test_a_notebook_that_is_asked_for_is_run(stored, monkeypatch):
     paths, ran = stored
     assert store(monkeypatch, "--run", paths[:1]) == 0
     assert ran == ["one"]
+
+
+# ---------------------------------------------------------------- typical draws
+
+DRAW = "def networks(key):\n    return jax.random.normal(key, (3,))\n"
+SHOWN = explorer("x = networks(jax.random.key(0))", '(fig, "what is seen")')
+GIVEN = "numbers = networks(first)\n"
+READ = explorer("x = numbers", '(fig, "what is seen")')
+
+
+@pytest.mark.parametrize("last", [SHOWN, GIVEN + READ])
+def test_a_figure_of_random_draws_needs_to_be_held_against_others(findings, last):
+    (found,) = findings(new_code_cell(DRAW), new_code_cell(last))
+    assert found.startswith("figure shows random draws: compare")
+    claim = new_code_cell('typical("figure: its spread", spread, spreads)')
+    assert findings(new_code_cell(DRAW), new_code_cell(last), claim) == []
+    other = new_code_cell('typical("figure_2: its spread", spread, spreads)')
+    assert len(findings(new_code_cell(DRAW), new_code_cell(last), other)) == 1
+
+
+def test_a_name_of_its_own_is_not_the_notebooks(findings):
+    code = explorer("numbers = [n for n in range(width)]", '(fig, "what is seen")')
+    assert findings(new_code_cell(DRAW + GIVEN), new_code_cell(code)) == []
+
+
+def test_a_settled_figure_has_a_reason_and_is_there():
+    for chapter, figures in lint.SETTLED.items():
+        notebook = nbformat.read(lint.BOOK / f"{chapter}.ipynb", as_version=4)
+        cells = [c for c in notebook.cells if c.cell_type == "code"]
+        there = lint.random_figures([lint.parsed(cell.source) for cell in cells[1:]])
+        assert set(figures) <= set(there)
+        assert all(figures.values())
