@@ -801,7 +801,32 @@ TABLE = {
             *RUNS,
         ],
     ),
+    check.typical: (
+        {"claim": "spread", "shown": 50.0, "draws": np.arange(101.0)},
+        [
+            ({"shown": np.ones(2)}, ValueError, "draws needs the shape of shown"),
+            ({"draws": np.ones((2, 101))}, ValueError, "draws needs the shape of shown"),
+            ({"draws": np.ones(99)}, ValueError, "draws needs at least 100 draws, got 99"),
+            (
+                {"shown": np.ones(0), "draws": np.ones((0, 100))},
+                ValueError,
+                "shown needs at least one number",
+            ),
+            ({"shown": "50"}, TypeError, "shown needs a numeric array"),
+            ({"draws": np.ones(101, bool)}, TypeError, "draws needs real numbers"),
+        ],
+    ),
     # explore
+    explore.panels: (
+        {},
+        [
+            ({"count": 0}, ValueError, "count needs to be at least 1"),
+            ({"count": 1.5}, TypeError, "count needs an integer"),
+            ({"height": 0.0}, ValueError, "height needs to be positive"),
+            ({"height": np.nan}, ValueError, "height needs to be finite"),
+            ({"height": "3"}, TypeError, "height needs a real number"),
+        ],
+    ),
     explored: (
         {"function": flat},
         [
@@ -1341,6 +1366,7 @@ WITHOUT = {
     "angle_polynomials": "takes what evaluate has checked",
     "by_angle": "a step of a traced computation",
     "by_surface": "a step of a traced computation",
+    "by_variance": "takes what evaluate has checked",
     "surface": "takes what evaluate has checked",
     "surface_basis": "takes what surface has made",
     "arc_cosine_of": "a step of a traced computation",

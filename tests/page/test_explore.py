@@ -647,19 +647,6 @@ def test_panels_are_drawings_of_their_own_that_share_no_id():
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"count": 0}, ValueError, "count needs to be at least 1"),
-        ({"height": 0.0}, ValueError, "height needs to be positive, got 0"),
-        ({"height": "3"}, TypeError, "height needs a real number"),
-    ],
-)
-def test_panels_refuse_what_is_no_number_of_drawings(arguments, error, message):
-    with pytest.raises(error, match=message):
-        panels(**arguments)
-
-
 @pytest.mark.parametrize(("count", "width"), [(1, ALONE), (2, BESIDE)])
 def test_letters_under_eleven_px_on_a_phone_are_refused_and_named(count, width):
     def written(size):
