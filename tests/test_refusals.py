@@ -823,7 +823,7 @@ TABLE = {
             ({"count": 0}, ValueError, "count needs to be at least 1"),
             ({"count": 1.5}, TypeError, "count needs an integer"),
             ({"height": 0.0}, ValueError, "height needs to be positive"),
-            ({"height": np.nan}, ValueError, "height needs to be finite"),
+            ({"height": np.nan}, ValueError, "height needs a finite number"),
             ({"height": "3"}, TypeError, "height needs a real number"),
         ],
     ),
