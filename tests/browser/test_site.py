@@ -143,7 +143,8 @@ def test_internal_links_and_anchors_resolve(page):
             broken.append(f"{link}: no such file")
         elif parts.fragment and target.suffix == ".html":
             known = source(target.relative_to(SITE.resolve()).as_posix()).anchors
-            if unquote(parts.fragment) not in known:
+            # a frame of a figure: the figure's name, and after ? its controls (views.py)
+            if unquote(parts.fragment).partition("?")[0] not in known:
                 broken.append(f"{link}: no such anchor")
     assert broken == []
 
