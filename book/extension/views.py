@@ -6,12 +6,14 @@ first, ``lazy.ipynb#FIGURE?width=64``. A value is written as the slider shows it
 link on the page. A figure, control or value that does not exist is a warning of the build.
 """
 
+import html
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
+import doors
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -139,7 +141,16 @@ class LinkFrames(SphinxPostTransform):
         link["refuri"], link["internal"] = address, True
 
 
+def name_notebook(app, pagename, templatename, context, doctree) -> None:
+    """Say on the page of a notebook where the repository has it: its figures lead there."""
+    if (doors.REPO / "book" / f"{pagename}.ipynb").exists():
+        where = html.escape(doors.source(app.config.html_theme_options, pagename))
+        tag = f'<meta name="notebook" content="{where}" />\n'
+        context["metatags"] = context.get("metatags", "") + tag
+
+
 def setup(app: Sphinx) -> dict:
+    app.connect("html-page-context", name_notebook)
     app.add_transform(SetAside)
     app.add_post_transform(LinkFrames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
