@@ -379,9 +379,10 @@ def explore(
     Returns the function unchanged, with the widget as its attribute ``explorer``.
 
     Raises ``ValueError`` for a control or live value that is not a parameter of the function, an
-    empty control, one called ``lock`` or ``hide`` (links to a frame use these words), a start that is not among the values, a frame without text or with letters under
-    11 px on a phone; ``TypeError`` for
-    values that are neither numbers nor words, or a function that returns no figure.
+    empty control, one called ``lock`` or ``hide`` (links to a frame use these words), a start that
+    is not among the values, a frame without text or with letters under 11 px on a phone;
+    ``TypeError`` for values that are neither numbers nor words, or a function that returns no
+    figure.
     """
     for argument, given in (("live", live), ("start", start)):
         if not isinstance(given, Mapping | None):
