@@ -123,11 +123,13 @@
     return missing.join(" ");
   };
 
-  // ---- the address. It names the figure that moved last; what the others show is kept with the
-  // entry of the history, which a reload and the way back bring again.
+  // ---- the address. It names the figure that moved last. What all show is kept with the entry of
+  // the history, for the way back within the page, and in the session, for a reload and the way back
+  // to the page (Sphinx takes what is kept with the entry when a page opens).
 
-  const wanted = { ...history.state?.views }; // name of a figure to its query, where it was set
-  const keep = (address = "") => history.replaceState({ views: wanted }, "", address || location.href);
+  const key = `views ${location.pathname}`;
+  const wanted = {}; // name of a figure to its query, where it was set
+  const keep = (address = location.href) => history.replaceState({ views: wanted }, "", address);
   let last = null;
   let next = 0; // browsers count how often a page writes its address
   let timer = null;
@@ -142,7 +144,10 @@
     wanted[last] = written(view);
     timer ??= setTimeout(write, Math.max(0, next - Date.now()));
   };
-  addEventListener("pagehide", () => timer && write());
+  addEventListener("pagehide", () => {
+    if (timer) write();
+    sessionStorage.setItem(key, JSON.stringify(wanted));
+  });
 
   const named = (hash) => {
     const [, name, query] = /^#(\w+)\?(.*)$/s.exec(hash) ?? [];
@@ -191,8 +196,13 @@
     go(location.hash, "start");
     keep();
   });
-  if (views.size && !history.state?.views) {
-    go(location.hash, "start");
+  if (views.size) {
+    const [visit] = performance.getEntriesByType("navigation");
+    const [view, query] = named(location.hash);
+    if (["reload", "back_forward"].includes(visit?.type)) {
+      Object.assign(wanted, JSON.parse(sessionStorage.getItem(key)));
+      if (view) wanted[view.name] = query;
+    } else go(location.hash, "start");
     keep();
   }
 }

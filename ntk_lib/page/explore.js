@@ -65,7 +65,7 @@ function render({ model, el, page }) {
       type: "range", id: name, min: 0, max: last, step: 1, "data-control": control.name, ...OURS,
     });
     const longest = Math.max(...control.labels.map((word) => word.length));
-    const value = element("output", { for: name, style: `min-width:${longest}ch` });
+    const value = element("output", { for: name, "aria-live": "off", style: `min-width:${longest}ch` });
     slider.addEventListener("input", () => choose(i, slider.valueAsNumber));
     const row = element("div", { class: "ntk-control" }, label, slider, value);
     if (!panel.querySelector(".ntk-play")) row.append(playButton(i, last, control.label));
