@@ -64,14 +64,13 @@ const hold = (bring) => {
 };
 
 // Links into the page, and addresses that name a place in it.
-const decoded = (text) => {
+const placeOf = ({ hash }) => {
   try {
-    return decodeURIComponent(text);
+    return document.getElementById(decodeURIComponent(hash.slice(1)));
   } catch {
-    return text; // a % that stands for itself
+    return null; // a hash that is not well formed names no place
   }
 };
-const placeOf = ({ hash }) => document.getElementById(decoded(hash.slice(1)));
 const holdTarget = () => {
   if (placeOf(location)) hold(() => placeOf(location)?.scrollIntoView({ behavior: "instant" }));
 };

@@ -1,6 +1,6 @@
 // The figures of a page: each wakes when it is needed, and its frames have addresses,
 // PAGE.html#FIGURE?width=512&lock=width&hide=depth (links in the text: book/extension/views.py).
-// Needs `script`, `hold` and `decoded` of page.js.
+// Needs `script` and `hold` of page.js.
 {
   // ---- waking. A figure that names a file of frames is given the explorers' own code
   // (explore_page.js, made from ntk_lib/page/explore.js), called as anywidget calls it, when it
@@ -89,6 +89,14 @@
       ...(locked.length ? [`lock=${locked}`] : []),
       ...(hidden.length ? [`hide=${hidden}`] : []),
     ].join("&");
+
+  const decoded = (text) => {
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text; // a % that stands for itself
+    }
+  };
 
   // the place of a word among a control's values, else of the nearest number
   const placed = ({ kind, values, labels }, word) => {
