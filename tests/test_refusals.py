@@ -822,6 +822,11 @@ TABLE = {
             ({"height": [math.nan, 1.0]}, ValueError, "control 'height' needs finite"),
             ({"height": [1, 1]}, ValueError, "control 'height' needs different values"),
             (
+                {"function": lambda lock: flat(lock), "lock": [1]},
+                ValueError,
+                "control 'lock' needs another name",
+            ),
+            (
                 {"live": {"height": (1, 2, 3)}},
                 ValueError,
                 "live 'height' needs a pair .lowest, highest., got .1, 2, 3.",

@@ -718,8 +718,9 @@ def test_panels_are_stacked_on_a_phone_and_sliders_end_together(phone):
     wide = phone.evaluate(
         """() => [...document.querySelectorAll("figure.ntk-explorer")].flatMap((figure) => {
           const box = (node) => node.getBoundingClientRect();
-          const out = [...figure.querySelectorAll("*:not(svg *, details *)")].filter((node) =>
-            box(node).right > box(figure).right + 1 || box(node).left < box(figure).left - 1);
+          const out = [...figure.querySelectorAll("*:not(svg *)")].filter((node) =>
+            box(node).width
+            && (box(node).right > box(figure).right + 1 || box(node).left < box(figure).left - 1));
           const drawings = [...figure.querySelectorAll(".ntk-picture > svg")];
           const beside = drawings.slice(1).some((svg, i) => box(svg).top < box(drawings[i]).bottom);
           const small = drawings.some((svg) => box(svg).width < 276);

@@ -463,12 +463,6 @@ def test_numbers_with_a_point_keep_it_in_the_line_of_python():
     assert "python" not in width
 
 
-@pytest.mark.parametrize("name", ["lock", "hide"])
-def test_words_of_links_are_no_controls(name):
-    with pytest.raises(ValueError, match=f"control '{name}' needs another name"):
-        module._control(name, [1, 2])
-
-
 def test_without_controls_an_explorer_is_a_plain_figure():
     explorer = explore()(plain).explorer
     assert (explorer.controls, explorer.live, explorer.start) == ([], [], [])
