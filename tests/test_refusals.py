@@ -848,7 +848,7 @@ TABLE = {
                 "takes_two needs a control or a default value .* got none for 'height'",
             ),
             ({"function": nothing_said}, ValueError, "nothing_said needs a text that says"),
-            (gives([1, 2]), TypeError, "failing needs to return a matplotlib figure, got list"),
+            (gives([1, 2]), TypeError, "failing needs to return a matplotlib figure, got int"),
             (gives(None), TypeError, "failing needs to return a matplotlib figure, got NoneType"),
             (gives(("fig", "text")), TypeError, "failing needs to return a matplotlib .* got str"),
             (
