@@ -34,7 +34,8 @@ async (sheet) => {
         link.replaceWith(...link.childNodes);
         continue;
       }
-      link.setAttribute("href", `#${name(page, decodeURIComponent(fragment))}`);
+      // a link to a frame leads to its figure, which stands at the first
+      link.setAttribute("href", `#${name(page, decodeURIComponent(fragment).split("?")[0])}`);
       link.removeAttribute("title"); // of citations: the entry stands in the bibliography
     }
   }

@@ -173,6 +173,18 @@ def test_binder_and_colab_open_the_chapter_in_the_fork():
     }
 
 
+@pytest.mark.parametrize(
+    ("repository", "address"),
+    [
+        ("https://github.com/bob/fork", "https://github.com/bob/fork/blob/next/book/lazy.ipynb"),
+        ("https://gitlab.com/g/s/b", "https://gitlab.com/g/s/b/-/blob/next/book/lazy.ipynb"),
+    ],
+)
+def test_figures_lead_to_their_notebook_in_the_repository(repository, address):
+    options = {"repository_url": repository, "repository_branch": "next"}
+    assert doors.source(options, "lazy") == address
+
+
 # ---------------------------------------------------------------- the front
 
 

@@ -847,6 +847,11 @@ TABLE = {
             ({"height": [math.nan, 1.0]}, ValueError, "control 'height' needs finite"),
             ({"height": [1, 1]}, ValueError, "control 'height' needs different values"),
             (
+                {"function": lambda lock: flat(lock), "lock": [1]},
+                ValueError,
+                "control 'lock' needs another name",
+            ),
+            (
                 {"live": {"height": (1, 2, 3)}},
                 ValueError,
                 "live 'height' needs a pair .lowest, highest., got .1, 2, 3.",
@@ -868,7 +873,7 @@ TABLE = {
                 "takes_two needs a control or a default value .* got none for 'height'",
             ),
             ({"function": nothing_said}, ValueError, "nothing_said needs a text that says"),
-            (gives([1, 2]), TypeError, "failing needs to return a matplotlib figure, got list"),
+            (gives([1, 2]), TypeError, "failing needs to return a matplotlib figure, got int"),
             (gives(None), TypeError, "failing needs to return a matplotlib figure, got NoneType"),
             (gives(("fig", "text")), TypeError, "failing needs to return a matplotlib .* got str"),
             (

@@ -1,4 +1,4 @@
-// What a page does besides standing there: its explorers wake, and some habits of the theme are mended.
+// What a page does besides standing there; its figures have views.js. Some habits of the theme are mended.
 
 const script = (address) =>
   new Promise((resolve, reject) => {
@@ -8,36 +8,6 @@ const script = (address) =>
     tag.src = address;
     document.head.append(tag);
   });
-
-// Each figure that names a file of frames is given the explorers' own code (explore_page.js, made
-// from ntk_lib/page/explore.js), called as anywidget calls it, when it comes within a screen of the
-// window or is reached by keyboard: a long chapter opens as fast as its first screen. The files are
-// asked for before, one after the other and after the page has loaded, so that what is open lives
-// on without a network. The file of frames calls ntkFrames with its text.
-const asleep = new Map();
-const wake = (figure) => {
-  near.unobserve(figure);
-  const state = JSON.parse(asleep.get(figure));
-  const el = document.createElement("div");
-  ntkExplorer.render({ model: { get: (name) => state[name] ?? [] }, el });
-  const focused = figure === document.activeElement;
-  figure.replaceWith(el);
-  if (focused) el.querySelector("input, select")?.focus();
-};
-const near = new IntersectionObserver(
-  (entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => wake(target)),
-  { rootMargin: "100%" },
-);
-addEventListener("load", async () => {
-  const figures = document.querySelectorAll("figure[data-explorer]");
-  if (figures.length) await script(`${document.documentElement.dataset.content_root}_static/explore_page.js`);
-  for (const figure of figures) {
-    globalThis.ntkFrames = (text) => asleep.set(figure, text);
-    await script(figure.dataset.explorer);
-    figure.tabIndex = 0;
-    near.observe(figure);
-  }
-});
 
 // A page opened from a file may not fetch the pages that a search found, to quote them.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
@@ -94,10 +64,15 @@ const hold = (bring) => {
 };
 
 // Links into the page, and addresses that name a place in it.
-const placeOf = ({ hash }) => document.getElementById(decodeURIComponent(hash.slice(1)));
+const placeOf = ({ hash }) => {
+  try {
+    return document.getElementById(decodeURIComponent(hash.slice(1)));
+  } catch {
+    return null; // a hash that is not well formed names no place
+  }
+};
 const holdTarget = () => {
-  const target = placeOf(location);
-  if (target) hold(() => target.scrollIntoView({ behavior: "instant" }));
+  if (placeOf(location)) hold(() => placeOf(location)?.scrollIntoView({ behavior: "instant" }));
 };
 addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href*='#']");

@@ -76,6 +76,13 @@ def links(options: dict, name: str) -> dict[str, str]:
     return found
 
 
+def source(options: dict, name: str) -> str:
+    """Where the repository shows a notebook."""
+    url, branch = options["repository_url"], options.get("repository_branch") or "main"
+    tree = f"{url}/-/blob" if "gitlab" in url else f"{url}/blob"
+    return f"{tree}/{branch}/book/{name}.ipynb"
+
+
 def _quoted(url: str) -> str:
     return url.replace(":", "%3A").replace("/", "%2F")
 

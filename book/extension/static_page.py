@@ -44,16 +44,22 @@ def share_out_widget_state(app, pagename, templatename, context, doctree) -> Non
     if not states:
         return
     folder.mkdir(parents=True)
+    names = set()
 
     def own_file(match: re.Match) -> str:
         if match[1] not in states:
             raise ExtensionError(f"{pagename} was read and kept in two states: run `make clean`")
         kept = {trait: states[match[1]][trait] for trait in TRAITS}
+        if (figure := kept["name"]) in names:
+            raise ExtensionError(
+                f"{pagename} has two figures {figure}: no link could tell them apart"
+            )
+        names.add(figure)
         frames = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
         name = f"{len(list(folder.iterdir()))}.js"
         (folder / name).write_text(f"ntkFrames({json.dumps(frames)});\n", encoding="utf-8")
         address = context["pathto"](f"_static/explorers/{pagename}/{name}", resource=True)
-        return f'data-explorer="{address}"'
+        return f'data-explorer="{address}" id="{figure}"'
 
     body = re.sub(r'data-explorer="(\w+)"', own_file, context["body"])
     sleeping = re.compile(r'<div class="ntk-controls" .*?</figure>', re.S)

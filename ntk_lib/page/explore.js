@@ -1,6 +1,7 @@
 // One interactive figure: sliders and menus that choose among drawn frames. The same file runs
-// on the static page (page.js gives it a model read from the page) and in JupyterLab,
-// Binder and Colab (anywidget gives it a model whose `send` reaches Python).
+// on the static page (views.js gives it a model read from the page, and a `page`: what a figure has
+// there only, see the end of `render`) and in JupyterLab, Binder and Colab (anywidget gives it a
+// model whose `send` reaches Python).
 
 let serial = 0;
 
@@ -14,7 +15,7 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-function render({ model, el }) {
+function render({ model, el, page }) {
   const controls = model.get("controls");
   const chunks = model.get("chunks");
   const frames = model.get("frames");
@@ -27,17 +28,25 @@ function render({ model, el }) {
   const text = element("figcaption", { class: "ntk-text", id: `${id}-text`, "aria-live": "polite" });
   const picture = element("div", { class: "ntk-picture", role: "img", "aria-labelledby": text.id });
   const panel = element("div", { class: "ntk-controls" });
-  const figure = element("figure", { class: "ntk-explorer" }, picture, panel, text);
-  if (model.get("name")) figure.dataset.name = model.get("name");
+  const said = element("span", { class: "ntk-said", role: "status" });
+  const tools = element("div", { class: "ntk-tools" }, said);
+  const figure = element("figure", { class: "ntk-explorer" }, picture, panel, tools, text);
+  const title = model.get("name");
+  if (title) figure.dataset.name = title;
+  let shown = {}; // the values of the frame that is seen
 
   function show(svg, sentence) {
     picture.innerHTML = svg;
     if (text.textContent !== sentence) text.textContent = sentence;
   }
 
+  const chosen = () => Object.fromEntries(controls.map((c, i) => [c.name, c.values[position[i]]]));
+
   function draw() {
     let index = 0;
     controls.forEach((control, i) => (index = index * control.values.length + position[i]));
+    shown = chosen();
+    call();
     show(frames[index].map((i) => chunks[i]).join(""), texts[index]);
   }
 
@@ -55,14 +64,15 @@ function render({ model, el }) {
     const slider = element("input", {
       type: "range", id: name, min: 0, max: last, step: 1, "data-control": control.name, ...OURS,
     });
-    const value = element("output", { for: name });
+    const longest = Math.max(...control.labels.map((word) => word.length));
+    const value = element("output", { for: name, "aria-live": "off", style: `min-width:${longest}ch` });
     slider.addEventListener("input", () => choose(i, slider.valueAsNumber));
     const row = element("div", { class: "ntk-control" }, label, slider, value);
     if (!panel.querySelector(".ntk-play")) row.append(playButton(i, last, control.label));
     panel.append(row);
     return () => {
       slider.value = position[i];
-      slider.setAttribute("aria-valuetext", `${control.label} ${control.labels[position[i]]}`);
+      slider.setAttribute("aria-valuetext", control.labels[position[i]]);
       value.textContent = control.labels[position[i]];
     };
   });
@@ -76,6 +86,8 @@ function render({ model, el }) {
     position[i] = j;
     refresh[i]();
     draw();
+    said.textContent = "";
+    page?.moved();
   }
 
   // ---- play: one step every 0.9 s, from the start again if it stands at the end
@@ -91,7 +103,8 @@ function render({ model, el }) {
     });
     const name = (word, sign) => {
       button.textContent = sign;
-      button.setAttribute("aria-label", `${word} ${label}`);
+      button.title = `${word} ${label}`;
+      button.setAttribute("aria-label", button.title);
     };
     button.rest = () => name("Play", "▶");
     button.rest();
@@ -109,6 +122,7 @@ function render({ model, el }) {
   // ---- any value: opened only when Python answers
 
   let question = 0;
+  let asked = null;
   let message = null;
 
   function openLive() {
@@ -137,10 +151,10 @@ function render({ model, el }) {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       stop();
-      const values = Object.fromEntries(controls.map((c, i) => [c.name, c.values[position[i]]]));
-      for (const [name, field] of fields) values[name] = field.valueAsNumber;
+      asked = chosen();
+      for (const [name, field] of fields) asked[name] = field.valueAsNumber;
       message.textContent = "computing …";
-      model.send({ kind: "draw", id: ++question, values });
+      model.send({ kind: "draw", id: ++question, values: asked });
     });
     panel.append(form);
   }
@@ -149,7 +163,72 @@ function render({ model, el }) {
     if (answer.kind === "pong") openLive();
     if (answer.kind !== "frame" || answer.id !== question) return;
     message.textContent = answer.error ?? "";
-    if (!answer.error) show(answer.svg, answer.text);
+    if (answer.error) return;
+    show(answer.svg, answer.text);
+    shown = asked;
+    call();
+  }
+
+  // ---- tools: the link to this frame, full screen, the same in Python
+
+  function tool(word, act) {
+    const node = element("button", { type: "button", ...OURS }, word);
+    node.addEventListener("click", act);
+    return node;
+  }
+
+  const copy = (what, words, otherwise) =>
+    Promise.resolve(navigator.clipboard?.writeText(words) ?? Promise.reject()).then(
+      () => (said.textContent = `${what} copied`),
+      () => (said.textContent = otherwise),
+    );
+
+  if (page) tools.append(tool("Copy link", () => copy("Link", page.link(), "The link is this page’s address.")));
+
+  if (document.fullscreenEnabled) {
+    const isFull = () => document.fullscreenElement === figure;
+    const full = tool("Full screen", () => {
+      const done = isFull() ? document.exitFullscreen() : figure.requestFullscreen();
+      done.catch(() => (said.textContent = "There is no full screen here."));
+    });
+    figure.addEventListener("fullscreenchange", () => {
+      full.textContent = isFull() ? "Leave full screen" : "Full screen";
+    });
+    tools.append(full);
+  }
+
+  // a value as Python writes it: JavaScript does not know 1.0 from 1
+  function literal(name, value) {
+    const control = controls.find((c) => c.name === name);
+    const bound = model.get("live").find((b) => b.name === name);
+    const listed = control?.python?.[control.values.indexOf(value)];
+    if (typeof value === "string") return JSON.stringify(value);
+    if (typeof value === "boolean") return value ? "True" : "False";
+    return listed ?? (Number.isInteger(value) && bound && !bound.integer ? `${value}.0` : `${value}`);
+  }
+
+  const line = element("code");
+  function call() {
+    const given = Object.entries(shown).map(([name, value]) => `${name}=${literal(name, value)}`);
+    line.textContent = `${title}(${given.join(", ")})`;
+  }
+
+  if (title) {
+    const where = page?.notebook ? element("a", { href: page.notebook }, "the notebook") : "the notebook";
+    const lead = element("p", {}, "This frame, in ", where, " below the figure’s cell:");
+    const take = tool("Copy", () => copy("Line", line.textContent, "Nothing was copied: select it."));
+    const python = element("div", { class: "ntk-python", hidden: "" }, lead, element("pre", {}, line), take);
+    if (page?.source) {
+      const source = element("pre", { tabindex: 0 }, element("code", {}, page.source));
+      python.append(element("details", {}, element("summary", {}, "The figure’s cell"), source));
+    }
+    const opens = tool("Python", () => {
+      python.hidden = !python.hidden;
+      opens.setAttribute("aria-expanded", !python.hidden);
+    });
+    opens.setAttribute("aria-expanded", false);
+    tools.append(opens);
+    figure.append(python);
   }
 
   refresh.forEach((update) => update());
@@ -158,6 +237,23 @@ function render({ model, el }) {
   if (model.send && model.get("live").length) {
     model.on("msg:custom", receive);
     model.send({ kind: "ping" });
+  }
+  if (page) {
+    page.controls = controls;
+    page.position = position;
+    page.say = (words) => (said.textContent = words);
+    // what a link asks for: a place for each control, and names of those that it locks and hides
+    page.set = (places, locked, hidden) => {
+      stop();
+      controls.forEach(({ name }, i) => {
+        position[i] = places[i];
+        refresh[i]();
+        const row = panel.children[i];
+        row.hidden = hidden.includes(name);
+        for (const field of row.querySelectorAll("input, select, button")) field.disabled = locked.includes(name);
+      });
+      draw();
+    };
   }
   return () => {
     stop();

@@ -283,17 +283,19 @@ class Explorer(anywidget.AnyWidget):
         """The room that the controls will take, so that nothing moves when they come."""
         rows, play = [], '<button class="ntk-play">▶</button>'
         for control, position in zip(self.controls, self.start, strict=True):
-            label, words = html.escape(control["label"]), map(html.escape, control["labels"])
+            label, words = html.escape(control["label"]), list(map(html.escape, control["labels"]))
             if control["kind"] == "choice":
                 options = "".join(f"<option>{word}</option>" for word in words)
                 field = f"<select>{options}</select>"
             else:
-                value = html.escape(control["labels"][position])
-                field = f'<input type="range" /><output>{value}</output>{play}'
+                value, longest = words[position], max(map(len, control["labels"]))
+                wide = f'style="min-width:{longest}ch"'
+                field = f'<input type="range" /><output {wide}>{value}</output>{play}'
                 play = ""
             rows.append(f'<div class="ntk-control"><label>{label}</label>{field}</div>')
         hidden = 'style="visibility:hidden" aria-hidden="true"'
-        return f'<div class="ntk-controls" {hidden}>{"".join(rows)}</div>'
+        tools = '<div class="ntk-tools"></div>'
+        return f'<div class="ntk-controls" {hidden}>{"".join(rows)}</div>{tools}'
 
     def __repr__(self) -> str:
         controls = " × ".join(c["name"] for c in self.controls) or "no controls"
@@ -323,13 +325,17 @@ def _control(name: str, values: Sequence[Any]) -> dict[str, Any]:
         raise ValueError(f"control {name!r} needs finite numbers, got {values}")
     if len(set(values)) < len(values):
         raise ValueError(f"control {name!r} needs different values, got {values}")
-    return {
+    if name in ("lock", "hide"):
+        raise ValueError(f"control {name!r} needs another name: links to a frame use this one")
+    control = {
         "name": name,
         "label": name.replace("_", " "),
         "values": values,
         "labels": [powers(f"{v:g}") if isinstance(v, float) else str(v) for v in values],
         "kind": "slider" if numeric and len(values) > 1 else "choice",
     }
+    # JavaScript does not know 1.0 from 1, and shows the line that draws a frame
+    return control | ({"python": list(map(repr, values))} if float in map(type, values) else {})
 
 
 def _live(name: str, bounds: tuple, function: Callable) -> dict[str, Any]:
@@ -373,9 +379,10 @@ def explore(
     Returns the function unchanged, with the widget as its attribute ``explorer``.
 
     Raises ``ValueError`` for a control or live value that is not a parameter of the function, an
-    empty control, a start that is not among the values, a frame without text or with letters under
-    11 px on a phone; ``TypeError`` for
-    values that are neither numbers nor words, or a function that returns no figure.
+    empty control, one called ``lock`` or ``hide`` (links to a frame use these words), a start that
+    is not among the values, a frame without text or with letters under 11 px on a phone;
+    ``TypeError`` for values that are neither numbers nor words, or a function that returns no
+    figure.
     """
     for argument, given in (("live", live), ("start", start)):
         if not isinstance(given, Mapping | None):

@@ -107,3 +107,17 @@ def test_a_value_out_of_range_is_answered_in_words(explorer):
     message = explorer.locator(".ntk-message")
     expect(message).to_have_text(re.compile(f"{name} needs to be between"), timeout=2 * MINUTES)
     assert drawn.inner_html() == before
+
+
+@in_the_flagship
+def test_an_explorer_says_its_line_of_python_and_leaves_the_address_alone(explorer):
+    before = explorer.page.url
+    expect(explorer.get_by_role("button", name="Copy link")).to_have_count(0)
+    explorer.get_by_role("button", name="Python").click()
+    line = explorer.locator(".ntk-python code")
+    slider = explorer.locator("input[type=range]").first
+    slider.fill("1")
+    value, name = slider.get_attribute("aria-valuetext"), slider.get_attribute("data-control")
+    expect(line).to_have_text(re.compile(rf"^\w+\(.*\b{name}={value}\b.*\)$"))
+    explorer.get_by_role("button", name="Python").click()
+    assert explorer.page.url == before

@@ -454,6 +454,15 @@ def test_numbers_become_a_slider_and_words_a_menu(values, kind, labels):
     json.dumps(control)
 
 
+def test_numbers_with_a_point_keep_it_in_the_line_of_python():
+    def chosen(rate, width):
+        return plain(), f"{rate} {width}"
+
+    rate, width = explore(rate=[1.0, 0.5, 1e-6], width=[8])(chosen).explorer.controls
+    assert rate["python"] == ["1.0", "0.5", "1e-06"]
+    assert "python" not in width
+
+
 def test_without_controls_an_explorer_is_a_plain_figure():
     explorer = explore()(plain).explorer
     assert (explorer.controls, explorer.live, explorer.start) == ([], [], [])
