@@ -39,26 +39,6 @@ addEventListener("load", async () => {
   }
 });
 
-// A page opened from a file may not fetch the pages that a search found, to quote them.
-if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-
-// A search says of every term it finds only "Glossary": it is given its name, as headings are. The
-// index knows names without capitals, the address of the place without spaces.
-{
-  const named = ({ addedNodes }) => {
-    for (const link of [...addedNodes].flatMap((node) => [...(node.querySelectorAll?.("a[href*='#term-']") ?? [])])) {
-      const place = decodeURIComponent(link.hash.slice(1));
-      const entries = Object.entries(Search._index.indexentries);
-      const [name] = entries.find(([, places]) => places.some(([, id]) => id === place));
-      const written = place.slice("term-".length);
-      const same = name.length === written.length;
-      link.textContent += ` > ${same ? name.replace(/\S/g, (_, i) => written[i]) : name}`;
-    }
-  };
-  const results = document.getElementById("search-results");
-  if (results) new MutationObserver((changes) => changes.forEach(named)).observe(results, { childList: true, subtree: true });
-}
-
 // Code and tables that are wider than the page scroll by keyboard, the others are no stop on the
 // way. Each is measured when it is laid out: near the window, unfolded, or resized.
 const measure = new ResizeObserver((entries) => {

@@ -27,8 +27,14 @@ ICON_FONT = "vendor/fontawesome/webfonts/fa-solid-900.ttf"
 
 UNIT, TALLEST = 400, 40
 SHEET = re.compile(r'[ \t]*<link[^>]*rel="stylesheet"[^>]*/>\n?')
+IMPORT = re.compile(r"""@import\s+(?:url\(\s*)?["']?([^"')\s;]+)["']?\s*\)?\s*;""")
 SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?')
 PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
+# What thebe would read: it is dropped (static_page.py).
+THEBE = re.compile(
+    r"""[ \t]*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = [^<]*</script>\n?""",
+    re.S,
+)
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/>')
 SIDEBAR = '<div id="pst-primary-sidebar"'
 TABLE = "pst-scrollable-table-container"
@@ -70,7 +76,7 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
         attributes = " ".join(f"{before} {after}".replace(" defer", "").split())
         return f'<script defer src="{source}"{attributes and " "}{attributes}></script>\n'
 
-    page = SCRIPT.sub(script, PRELOAD.sub("", page))
+    page = SCRIPT.sub(script, PRELOAD.sub("", THEBE.sub("", page)))
     # modules wait their turn among deferred scripts, plain lines do not
     page = page.replace(
         "<script>DOCUMENTATION_OPTIONS", '<script type="module">DOCUMENTATION_OPTIONS'
@@ -227,9 +233,11 @@ def read_sheet(static: Path, name: str) -> str:
             return match[0]
         return f"url({normpath(join(folder, target))})"
 
-    text = re.sub(r"""url\(\s*(["']?)(.*?)\1\s*\)""", address, text)
-    imported = re.findall(r"@import\s+url\(([^)]*)\)", text)
-    return "".join(read_sheet(static, sheet) for sheet in imported) + text
+    imported = IMPORT.findall(text)
+    text = re.sub(r"""url\(\s*(["']?)(.*?)\1\s*\)""", address, IMPORT.sub("", text))
+    if "@import" in text:  # it would be dropped with what it brings
+        raise ExtensionError(f"{name} imports a sheet in a form that is not understood")
+    return "".join(read_sheet(static, normpath(join(folder, sheet))) for sheet in imported) + text
 
 
 def drop_unread_properties(css: str, words: set[str]) -> str:
