@@ -46,6 +46,28 @@ const measure = new ResizeObserver((entries) => {
 });
 for (const node of document.querySelectorAll("pre, .pst-scrollable-table-container")) measure.observe(node);
 
+// What is copied holds each formula once, as it is written in TeX, and whole where it was begun.
+addEventListener("copy", (event) => {
+  const selection = getSelection();
+  if (selection.isCollapsed) return;
+  const range = selection.getRangeAt(0).cloneRange();
+  const formula = (node) => (node.closest ? node : node.parentNode).closest(".katex");
+  const [first, last] = [formula(range.startContainer), formula(range.endContainer)];
+  if (first) range.setStartBefore(first);
+  if (last) range.setEndAfter(last);
+  const box = document.createElement("div");
+  box.append(range.cloneContents());
+  for (const node of box.querySelectorAll(".katex")) {
+    const mark = node.closest(".katex-display") ? "$$" : "$";
+    node.replaceWith(`${mark}${node.querySelector("annotation").textContent}${mark}`);
+  }
+  box.style = "position: fixed; left: -200vw; width: 100vw"; // laid out: lines are lines
+  document.body.append(box);
+  event.clipboardData.setData("text/plain", box.innerText);
+  box.remove();
+  event.preventDefault();
+});
+
 // Paper is white: a page in dark colours is printed in light ones.
 {
   const root = document.documentElement;
@@ -74,7 +96,13 @@ const hold = (bring) => {
 };
 
 // Links into the page, and addresses that name a place in it.
-const placeOf = ({ hash }) => document.getElementById(decodeURIComponent(hash.slice(1)));
+const placeOf = ({ hash }) => {
+  try {
+    return document.getElementById(decodeURIComponent(hash.slice(1)));
+  } catch {
+    return null; // a hash that is not well formed names no place
+  }
+};
 const holdTarget = () => {
   const target = placeOf(location);
   if (target) hold(() => target.scrollIntoView({ behavior: "instant" }));

@@ -26,9 +26,10 @@ LETTERS = "abcd"
 
 def asks(node: nodes.Node) -> bool:
     """Whether it is a paragraph that starts with a bold "Predict"."""
-    if not isinstance(node, nodes.paragraph) or not node.children:
+    if not isinstance(node, nodes.paragraph):
         return False
-    return isinstance(node[0], nodes.strong) and node[0].astext().startswith("Predict")
+    first = next((child for child in node.children if child.astext()), None)  # MyST leaves a ""
+    return isinstance(first, nodes.strong) and first.astext().startswith("Predict")
 
 
 def answers(node: nodes.Node) -> bool:
@@ -90,13 +91,12 @@ def mark(question: nodes.paragraph, answer: nodes.Element | None) -> list[str]:
 def mark_predictions(app: Sphinx, doctree: nodes.document) -> None:
     """Pair each prediction of a page with its answer."""
     parts = [node for node in doctree.findall() if asks(node) or answers(node)]
-    for part, follows in zip(parts, [*parts[1:], None], strict=True):
+    for before, part, follows in zip([None, *parts], parts, [*parts[1:], None], strict=False):
         if asks(part):
             answer = follows if follows is not None and answers(follows) else None
             for lack in mark(part, answer):
                 LOGGER.warning("%s", lack, location=part, type="answers")
-    for before, part in zip([None, *parts], parts, strict=False):
-        if answers(part) and (before is None or answers(before)):
+        elif before is None or answers(before):
             LOGGER.warning("an answer has no prediction above it", location=part, type="answers")
 
 
