@@ -44,9 +44,9 @@ const restores = [...predictions].map((question, i) => {
     for (const input of inputs) {
       input.checked = input.value === chosen;
       const label = input.parentNode;
-      label.querySelector(".mark")?.remove();
+      label.querySelector(".choice-mark")?.remove();
       if (!seen || (input.value !== right && input.value !== chosen)) continue;
-      label.append(made("span", { className: "mark" }, input.value === right ? " ✓ right" : " ✗ not this"));
+      label.append(made("span", { className: "choice-mark" }, input.value === right ? " ✓ right" : " ✗ not this"));
     }
     verdict.remove();
     for (const item of said.querySelectorAll("li[class*='against-']")) item.hidden = false;

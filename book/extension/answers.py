@@ -29,7 +29,7 @@ def asks(node: nodes.Node) -> bool:
     if not isinstance(node, nodes.paragraph):
         return False
     first = next((child for child in node.children if child.astext()), None)  # MyST leaves a ""
-    return isinstance(first, nodes.strong) and first.astext().startswith("Predict")
+    return isinstance(first, nodes.strong) and bool(re.match(r"Predict\b", first.astext()))
 
 
 def answers(node: nodes.Node) -> bool:
