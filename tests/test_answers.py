@@ -65,7 +65,8 @@ def built(tmp_path_factory):
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("out")
     pages = FINE | {name: text for name, (text, _) in LACKS.items()}
     for name, text in pages.items():
-        (source / f"{name}.md").write_text(f"---\norphan: true\n---\n# A page\n\n{text}", encoding="utf-8")
+        head = "---\norphan: true\n---\n# A page\n\n"
+        (source / f"{name}.md").write_text(head + text, encoding="utf-8")
     cells = [new_markdown_cell("# Checks")]
     cells += [cell("✓ one\nnote ✓\n✓ two\n", "hide-cell", "checks"), cell("✓ 1\n", "hide-cell")]
     cells += [cell("✓ a\n", "checks", "hide-cell"), cell("no", "hide-cell", "checks")]
@@ -143,7 +144,8 @@ CHAPTER = """<aside><a class="reference internal" href="#thm-1">not in the text<
 <a class="reference internal" href="#thm-1">T</a> <a class="reference internal" href="#s">S</a>
 <a class="reference internal" href="glossary.html#term-cost">c</a>
 <a class="reference internal" href="b.html#id1" title="B">B</a>
-<a class="reference internal" href="b.html#lost">L</a><a class="reference internal" href="#f?w=1">F</a>
+<a class="reference internal" href="b.html#lost">L</a>
+<a class="reference internal" href="#f?w=1">F</a>
 <a class="reference internal" href="#equation-e">(1)</a></section></article>"""
 SOURCES = '<article><div class="citation" id="id1" role="listitem"><p>Book.</p></div></article>'
 

@@ -45,7 +45,10 @@ if ("popover" in HTMLElement.prototype) {
     wanted = link;
     const text = (await load())[link.getAttribute("href")];
     if (link !== wanted) return;
-    if (!text) return byTouch && link.click(); // a section, say
+    if (!text) {
+      hide();
+      return byTouch && link.click(); // a section, say
+    }
     box.innerHTML = text;
     if (byTouch) box.insertAdjacentHTML("beforeend", `<p><a href="${link.getAttribute("href")}">Go there</a></p>`);
     link.title = "";

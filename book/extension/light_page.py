@@ -32,7 +32,8 @@ SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?'
 PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
 # What thebe would read: it is dropped (static_page.py).
 THEBE = re.compile(
-    r"""[ \t]*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = [^<]*</script>\n?""",
+    r'[ \t]*<script type="text/x-thebe-config">.*?</script>\s*'
+    r"<script>kernelName = [^<]*</script>\n?",
     re.S,
 )
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/>')
