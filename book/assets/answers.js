@@ -60,15 +60,7 @@
         verdict.append(...[...against.cloneNode(true).childNodes]);
         against.hidden = true;
       }
-      if (decisive) {
-        const link = made("a", { href: decisive.hash }, "Show the deciding frame");
-        link.addEventListener("click", (event) => {
-          if (!globalThis.ntkView) return;
-          event.preventDefault();
-          ntkView.go(link.hash);
-        });
-        verdict.append(made("p", {}, link));
-      }
+      if (decisive) verdict.append(made("p", {}, made("a", { href: decisive.hash }, "Show the deciding frame")));
       said.prepend(verdict);
     };
     const keep = (chosen, seen) => {

@@ -5,9 +5,11 @@ if (document.getElementById("search-results")) {
   if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
   // In quotes each formula stands once, as it is seen.
-  const toText = Search.htmlToText;
-  Search.htmlToText = (page, anchor) =>
-    toText(page.replace(/<span class="katex-mathml">.*?<\/math><\/span>/gs, ""), anchor);
+  addEventListener("DOMContentLoaded", () => {
+    const toText = Search.htmlToText;
+    Search.htmlToText = (page, anchor) =>
+      toText(page.replace(/<span class="katex-mathml">.*?<\/math><\/span>/gs, ""), anchor);
+  });
 
   // It says of every term that it finds only "Glossary", and of a theorem its name alone: they are
   // named as headings are. The index knows terms without capitals, the address of the place without
@@ -30,8 +32,9 @@ if (document.getElementById("search-results")) {
   new MutationObserver((changes) => changes.forEach(named)).observe(results, { childList: true, subtree: true });
 }
 
-// A hit without a place on its page opens at the first part of the text with all the words, or with
-// one of them, that is not folded; Sphinx marks the words 10 ms after its own script.
+// A hit without a place on its page opens where its words stand side by side, or in one part of the
+// text, or at the first of them: not in a fold, if there is another. Sphinx marks the words 10 ms
+// after its own script.
 addEventListener("DOMContentLoaded", () =>
   setTimeout(() => {
     if (location.hash.length > 1) return;
@@ -42,7 +45,12 @@ addEventListener("DOMContentLoaded", () =>
       const text = mark.closest("p, li, dt, dd, td, h1, h2, h3, figcaption")?.textContent.toLowerCase() ?? "";
       return words.every((word) => text.includes(word));
     };
-    const found = open.find(full) ?? open[0] ?? all[0];
+    const next = (mark) => {
+      const [space, after] = [mark.nextSibling, mark.nextSibling?.nextSibling];
+      return space?.data?.trim() === "" && after?.matches?.(".highlighted") ? after : null;
+    };
+    const phrase = (mark) => words.slice(1).reduce((last) => last && next(last), mark);
+    const found = open.find(phrase) ?? open.find(full) ?? open[0] ?? all[0];
     const fold = found?.closest("details");
     if (fold) fold.open = true;
     if (found) hold(() => found.scrollIntoView({ behavior: "instant", block: "center" }));

@@ -261,6 +261,10 @@ def test_without_scripts_list_and_fold_stand_in_the_readers_theme(book, visit):
     page = visit(f"{book}/chapter.html", scripts=False, color_scheme="dark").page
     expect(page.locator("ul.choices > li").first).to_have_text("(a) about 2,")
     expect(page.locator("details.prediction-answer summary").first).to_be_visible()
+    live = visit(f"{book}/chapter.html").page  # and nothing moves when scripts come
+    expect(live.locator("fieldset")).to_have_count(2)
+    tops = [here.locator("#a-section").bounding_box()["y"] for here in (page, live)]
+    assert tops[0] == tops[1]
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", ground)[:3])) < 60
 
