@@ -357,7 +357,7 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
     css = "".join(read_sheet(static, sheet) for sheet in app.light_page_sheets)
     css = drop_unread_properties(purge(_rules(css + rooms()), words), words)
     css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
-    css += without_scripts(css)
+    css = without_scripts(css) + css  # before the rules that mend those of a theme
 
     # inside the sheet, so that no button moves when its icon arrives
     font = icon_font(static / ICON_FONT, icons_of(css))
