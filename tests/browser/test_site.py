@@ -174,6 +174,12 @@ def test_code_of_the_explorers_is_at_most_20_kilobytes():
     assert sum((REPO / name).stat().st_size for name in files) <= 20_000
 
 
+def test_code_of_answers_previews_and_search_is_at_most_14_kilobytes():
+    names = ("answers", "previews", "search")
+    files = [REPO / "book" / "assets" / f"{name}.js" for name in names]
+    assert sum(file.stat().st_size for file in files) <= 14_336
+
+
 @every_page_with_explorers
 def test_frames_of_a_page_are_at_most_300_kilobytes_compressed(page):
     files = source(page).frames
