@@ -101,7 +101,10 @@ PREDICT = """\
 
 ANSWER = """\
 ````{{dropdown}} Answer
-(b). Powers of a number below 1 are smaller.
+(b). Powers of a number below 1 are smaller, [at power 4](#first_figure?power=4) most of all.
+
+- (a) would need $x^p = x$, which holds at 0 and 1 alone.
+- (c) is what happens near 1 only.
 ````
 
 (sec-{label}-idea)=

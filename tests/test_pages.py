@@ -14,6 +14,7 @@ import pytest
 import yaml
 from docutils import nodes
 from fontTools.ttLib import TTFont
+from sphinx.errors import ExtensionError
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "book" / "extension"))
@@ -67,6 +68,35 @@ def test_a_property_that_nothing_reads_is_dropped_with_those_that_only_it_read()
     assert "--c" in light_page.drop_unread_properties(css, {"--c"})
 
 
+@pytest.mark.parametrize(
+    "how", ['"../basic.css"', "'../basic.css'", "url(../basic.css)", 'url( "../basic.css" )']
+)
+def test_a_sheet_brings_the_sheets_that_it_imports(tmp_path, how):
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "basic.css").write_text("b{background:url(file.png)}")
+    (tmp_path / "styles" / "theme.css").write_text(f"@import {how};\na{{b:url('../x.png')}}")
+    read = light_page.read_sheet(tmp_path, "styles/theme.css")
+    assert read == "b{background:url(file.png)}\na{b:url(x.png)}"
+
+
+@pytest.mark.parametrize("how", ['"a.css" print', "url(a.css) layer(x)", "a b"])
+def test_an_import_that_is_not_understood_is_not_lost_in_silence(tmp_path, how):
+    (tmp_path / "theme.css").write_text(f"@import {how};\na{{b:c}}")
+    with pytest.raises(ExtensionError, match=r"theme\.css imports"):
+        light_page.read_sheet(tmp_path, "theme.css")
+
+
+def test_without_scripts_the_rules_of_a_theme_are_those_of_the_system():
+    css = 'a{b:c}html[data-theme="dark"],x{d:e}@media print{html[data-theme=light] p{f:g}}'
+    css += 'html[data-theme="dark"] .highlight .k{h:i}'
+    assert light_page.without_scripts(css) == (
+        "@media (scripting:none) and (prefers-color-scheme:light)"
+        '{@media print{html[data-theme="auto"] p{f:g}}}'
+        "@media (scripting:none) and (prefers-color-scheme:dark)"
+        '{html[data-theme="auto"]{d:e}}'
+    )
+
+
 def test_icons_are_the_private_characters_of_a_sheet():
     assert light_page.icons_of('.a:before{content:"\uf002"}.b{content:"→"}') == {0xF002}
 
@@ -117,6 +147,16 @@ def test_a_page_has_one_sheet_for_the_screen_and_scripts_that_wait():
         "<script type=\"module\">DOCUMENTATION_OPTIONS.pagename = 'e';</script>",
         '</head><pre tabindex="0">code</pre>',
     ]
+
+
+def test_a_page_says_the_books_name_once_and_nothing_to_thebe():
+    dead = '<script type="text/x-thebe-config">{\n}</script>\n<script>kernelName = "x"</script>\n'
+    page = PAGE.replace("<head>", "<head><title>The Book &#8212; The Book</title>") + dead
+    trimmed, _ = light_page.trim(page, search=False)
+    assert "<title>The Book</title>" in trimmed
+    assert trimmed.endswith("</pre>")
+    other = "<title>A &#8212; The Book</title>"
+    assert other in light_page.trim(PAGE + other, search=False)[0]
 
 
 def test_the_search_page_keeps_its_index():
@@ -183,6 +223,19 @@ def test_binder_and_colab_open_the_chapter_in_the_fork():
 def test_figures_lead_to_their_notebook_in_the_repository(repository, address):
     options = {"repository_url": repository, "repository_branch": "next"}
     assert doors.source(options, "lazy") == address
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3.0, "less than a minute"),
+        (49.9, "less than a minute"),
+        (62.0, "about a minute"),
+        (322.0, "about 5 minutes"),
+    ],
+)
+def test_how_long_a_chapter_runs_is_said_in_minutes(seconds, said):
+    assert doors.in_minutes(seconds) == said
 
 
 # ---------------------------------------------------------------- the front

@@ -9,32 +9,34 @@ const script = (address) =>
     document.head.append(tag);
   });
 
-// A page opened from a file may not fetch the pages that a search found, to quote them.
-if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-
-// A search says of every term it finds only "Glossary": it is given its name, as headings are. The
-// index knows names without capitals, the address of the place without spaces.
-{
-  const named = ({ addedNodes }) => {
-    for (const link of [...addedNodes].flatMap((node) => [...(node.querySelectorAll?.("a[href*='#term-']") ?? [])])) {
-      const place = decodeURIComponent(link.hash.slice(1));
-      const entries = Object.entries(Search._index.indexentries);
-      const [name] = entries.find(([, places]) => places.some(([, id]) => id === place));
-      const written = place.slice("term-".length);
-      const same = name.length === written.length;
-      link.textContent += ` > ${same ? name.replace(/\S/g, (_, i) => written[i]) : name}`;
-    }
-  };
-  const results = document.getElementById("search-results");
-  if (results) new MutationObserver((changes) => changes.forEach(named)).observe(results, { childList: true, subtree: true });
-}
-
 // Code and tables that are wider than the page scroll by keyboard, the others are no stop on the
 // way. Each is measured when it is laid out: near the window, unfolded, or resized.
 const measure = new ResizeObserver((entries) => {
   for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
 });
 for (const node of document.querySelectorAll("pre, .pst-scrollable-table-container")) measure.observe(node);
+
+// What is copied holds each formula once, as it is written in TeX, and whole where it was begun.
+addEventListener("copy", (event) => {
+  const selection = getSelection();
+  if (selection.isCollapsed) return;
+  const range = selection.getRangeAt(0).cloneRange();
+  const formula = (node) => (node.closest ? node : node.parentNode).closest(".katex");
+  const [first, last] = [formula(range.startContainer), formula(range.endContainer)];
+  if (first) range.setStartBefore(first);
+  if (last) range.setEndAfter(last);
+  const box = document.createElement("div");
+  box.append(range.cloneContents());
+  for (const node of box.querySelectorAll(".katex")) {
+    const mark = node.closest(".katex-display") ? "$$" : "$";
+    node.replaceWith(`${mark}${node.querySelector("annotation").textContent}${mark}`);
+  }
+  box.style = "position: fixed; left: -200vw; width: 100vw"; // laid out: lines are lines
+  document.body.append(box);
+  event.clipboardData.setData("text/plain", box.innerText);
+  box.remove();
+  event.preventDefault();
+});
 
 // Paper is white: a page in dark colours is printed in light ones.
 {

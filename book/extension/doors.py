@@ -53,7 +53,7 @@ def set_repository(app: Sphinx, config) -> None:
 DOORS = """\
 <p class="doors d-print-none">Run it: {elsewhere}, or on your own machine: clone
 <a href="{repository}">the repository</a>, then <code>make book</code> and
-<code>.venv/bin/jupyter lab book/{name}.ipynb</code>. It ran in {seconds} when this page was built.
+<code>.venv/bin/jupyter lab book/{name}.ipynb</code>. Running all of it takes {time}.
 <a href="{notebook}" download>Download the notebook</a>.</p>"""
 BINDER = """\
 in <a href="{binder}">Binder</a> (no account; a minute or two to start, ten or more where it must
@@ -92,6 +92,14 @@ def runtime(env, docname: str) -> float | None:
     return env.nb_metadata.get(docname, {}).get("exec_data", {}).get("runtime")
 
 
+def in_minutes(seconds: float) -> str:
+    """About how long it takes; a loaded machine takes longer, so no more than that is said."""
+    minutes = round(seconds / 60)
+    if seconds < 50:
+        return "less than a minute"
+    return f"about {minutes} minutes" if minutes > 1 else "about a minute"
+
+
 def add_doors(app: Sphinx, doctree, docname: str) -> None:
     """Say below a chapter's title, after its minutes and prerequisites, where it can be run."""
     source = Path(app.env.doc2path(docname))
@@ -108,7 +116,7 @@ def add_doors(app: Sphinx, doctree, docname: str) -> None:
         name=docname,
         notebook=f"_sources/{docname}.ipynb",
         repository=html.escape(app.config.html_theme_options["repository_url"]),
-        seconds=f"{seconds:.0f} seconds",
+        time=in_minutes(seconds),
         elsewhere=", ".join(elsewhere),
     )
     section = title.parent

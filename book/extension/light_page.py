@@ -27,8 +27,15 @@ ICON_FONT = "vendor/fontawesome/webfonts/fa-solid-900.ttf"
 
 UNIT, TALLEST = 400, 40
 SHEET = re.compile(r'[ \t]*<link[^>]*rel="stylesheet"[^>]*/>\n?')
+IMPORT = re.compile(r"""@import\s+(?:url\(\s*)?["']?([^"')\s;]+)["']?\s*\)?\s*;""")
 SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="([^"]*)"([^>]*)></script>\n?')
 PRELOAD = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*/>\n?')
+# What thebe would read: it is dropped (static_page.py).
+THEBE = re.compile(
+    r'[ \t]*<script type="text/x-thebe-config">.*?</script>\s*'
+    r"<script>kernelName = [^<]*</script>\n?",
+    re.S,
+)
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/>')
 SIDEBAR = '<div id="pst-primary-sidebar"'
 TABLE = "pst-scrollable-table-container"
@@ -48,6 +55,8 @@ SLOW = {
 }
 # Names, punctuation and spaces in code have the colour of text: a seventh of a chapter's elements.
 PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
+# Parts of Bootstrap that its script knows and the theme does not use.
+NEVER = ("accordion", "carousel", "modal", "offcanvas", "popover", "toast")
 SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
 
 
@@ -70,7 +79,7 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
         attributes = " ".join(f"{before} {after}".replace(" defer", "").split())
         return f'<script defer src="{source}"{attributes and " "}{attributes}></script>\n'
 
-    page = SCRIPT.sub(script, PRELOAD.sub("", page))
+    page = SCRIPT.sub(script, PRELOAD.sub("", THEBE.sub("", page)))
     # modules wait their turn among deferred scripts, plain lines do not
     page = page.replace(
         "<script>DOCUMENTATION_OPTIONS", '<script type="module">DOCUMENTATION_OPTIONS'
@@ -89,6 +98,8 @@ def trim(page: str, *, search: bool) -> tuple[str, list[str]]:
     # a name that is not what stands there: those who speak to their machine would not be heard
     page = page.replace(' aria-label="Toggle hidden content"', "")
     page = re.sub(r'(<button class="btn search-button-field[^>]*) aria-label="Search"', r"\1", page)
+    # the page of the book's own name says it once
+    page = re.sub(r"<title>(.+?) &#8212; \1</title>", r"<title>\1</title>", page)
     first = VIEWPORT.search(page)
     if first:
         page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
@@ -227,9 +238,11 @@ def read_sheet(static: Path, name: str) -> str:
             return match[0]
         return f"url({normpath(join(folder, target))})"
 
-    text = re.sub(r"""url\(\s*(["']?)(.*?)\1\s*\)""", address, text)
-    imported = re.findall(r"@import\s+url\(([^)]*)\)", text)
-    return "".join(read_sheet(static, sheet) for sheet in imported) + text
+    imported = IMPORT.findall(text)
+    text = re.sub(r"""url\(\s*(["']?)(.*?)\1\s*\)""", address, IMPORT.sub("", text))
+    if "@import" in text:  # it would be dropped with what it brings
+        raise ExtensionError(f"{name} imports a sheet in a form that is not understood")
+    return "".join(read_sheet(static, normpath(join(folder, sheet))) for sheet in imported) + text
 
 
 def drop_unread_properties(css: str, words: set[str]) -> str:
@@ -260,6 +273,34 @@ def _only(rules: list, read: set[str]) -> str:
         if inside:
             kept.append(f"{head}{{{inside}}}")
     return "\n".join(kept)
+
+
+def without_scripts(css: str) -> str:
+    """The rules of both themes once more, for pages whose scripts cannot choose between them."""
+    themed = re.compile(r"""html\[data-theme=["']?(light|dark)["']?\]""")
+
+    def of(rules: list, theme: str) -> str:
+        kept = []
+        for rule in rules:
+            head = tinycss2.serialize(rule.prelude).strip()
+            if rule.type == "at-rule" and rule.lower_at_keyword in {"media", "supports"}:
+                inside = of(_rules(rule.content), theme)
+                if inside:
+                    kept.append(f"@{rule.at_keyword} {head}{{{inside}}}")
+            elif rule.type == "qualified-rule":
+                names = (tinycss2.serialize(s).strip() for s in _split(rule.prelude))
+                # code goes without colours
+                names = [n for n in names if theme in themed.findall(n) and ".highlight" not in n]
+                if names:
+                    names = ",".join(themed.sub('html[data-theme="auto"]', n) for n in names)
+                    kept.append(f"{names}{{{tinycss2.serialize(rule.content).strip()}}}")
+        return "".join(kept)
+
+    rules = _rules(css)
+    return "".join(
+        f"@media (scripting:none) and (prefers-color-scheme:{theme}){{{of(rules, theme)}}}"
+        for theme in ("light", "dark")
+    )
 
 
 def icons_of(css: str) -> set[int]:
@@ -312,10 +353,11 @@ def bundle(app: Sphinx, exception: Exception | None) -> None:
             raise ExtensionError(f"{name} is another script than the one that SLOW mends")
         theme.write_text(script, encoding="utf-8")
     scripts = [f for f in static.rglob("*.js") if f.name != "fontawesome.js"]
-    words = words_of([*out.glob("*.html"), *scripts])
+    words = {w for w in words_of([*out.glob("*.html"), *scripts]) if not w.startswith(NEVER)}
     css = "".join(read_sheet(static, sheet) for sheet in app.light_page_sheets)
     css = drop_unread_properties(purge(_rules(css + rooms()), words), words)
     css = re.sub(r"@font-face\s*\{[^}]*fontawesome[^}]*\}", "", css)
+    css = without_scripts(css) + css  # before the rules that mend those of a theme
 
     # inside the sheet, so that no button moves when its icon arrives
     font = icon_font(static / ICON_FONT, icons_of(css))

@@ -6,6 +6,7 @@ import gzip
 import html
 import importlib.metadata
 import io
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -149,6 +150,20 @@ def test_internal_links_and_anchors_resolve(page):
     assert broken == []
 
 
+@every_page
+def test_every_reference_to_a_formula_theorem_term_or_source_has_its_preview(page):
+    file = (SITE / "_static" / "previews" / page).with_suffix(".js")
+    call = file.read_text(encoding="utf-8") if file.exists() else "ntkPreviews({});"
+    shown = json.loads(call.strip().removeprefix("ntkPreviews(").removesuffix(");"))
+    article = re.search(r"<article.*</article>", source(page).text, re.S)
+    kinds = (
+        r'<a class="reference internal" href="([\w.]*#(?:equation-|term-|thm-|def-|ex-|id\d)[^"]*)"'
+    )
+    links = set(re.findall(kinds, article[0])) if article else set()
+    assert links <= set(shown)
+    assert all(re.search(r"\w", re.sub(r"<[^>]*>", "", text)) for text in shown.values())
+
+
 @pytest.mark.parametrize("page", FILES)
 def test_an_id_names_one_element(page):
     ids = Counter(attributes["id"] for _, attributes in source(page).tags if "id" in attributes)
@@ -159,6 +174,12 @@ def test_code_of_the_explorers_is_at_most_31_kilobytes():
     code = ["ntk_lib/page/explore.js", "ntk_lib/page/explore.css"]
     files = [*code, "book/assets/page.js", "book/assets/views.js"]
     assert sum((REPO / name).stat().st_size for name in files) <= 31_000
+
+
+def test_code_of_answers_previews_and_search_is_at_most_14_kilobytes():
+    names = ("answers", "previews", "search")
+    files = [REPO / "book" / "assets" / f"{name}.js" for name in names]
+    assert sum(file.stat().st_size for file in files) <= 14_336
 
 
 @every_page_with_explorers
@@ -212,7 +233,9 @@ def test_a_chapter_can_be_run_and_taken_away(page):
     name = page.removesuffix(".html")
     assert f"_sources/{name}.ipynb" in links
     assert any(x.endswith(f"?urlpath=lab/tree/book/{name}.ipynb") for x in links)
-    assert re.search(r"<p class=\"doors.*?It ran in \d+ seconds", source(page).text, re.DOTALL)
+    assert re.search(
+        r"<p class=\"doors.*?Running all of it takes (less|about)", source(page).text, re.S
+    )
     taken = nbformat.read(SITE / "_sources" / f"{name}.ipynb", as_version=4)
     assert taken.cells[0].id == "install"
 
@@ -315,6 +338,35 @@ def test_search_names_the_terms_it_finds(term, visit):
     expect(here.locator(f"#search-results li a[href='{place}']")).to_have_text(f"Glossary > {term}")
 
 
+def test_search_names_the_theorems_it_finds_and_quotes_each_formula_once(visit, server):
+    page = visit(f"{server}/search.html?q=representer theorem").page
+    hit = page.locator("#search-results li a[href$='#thm-kern-representer']")
+    expect(hit).to_have_text(re.compile(r" > Theorem \d+ \(.*epresenter.*\)$"))
+    page.goto(f"{server}/search.html?q=ridgeless")
+    quotes = page.locator("#search-results li p.context")
+    expect(quotes.first).to_be_visible()
+    assert not re.search(r"\\[a-z]+\b", " ".join(quotes.all_inner_texts()))  # TeX
+
+
+@pytest.mark.parametrize(
+    ("words", "page"), [("overfit", "early_stopping.html"), ("learning rate", "lazy.html")]
+)
+def test_a_hit_opens_at_the_words(words, page, visit):
+    here = visit(address("search.html") + f"?q={words}")
+    here.page.locator(f"#search-results li a[href='{page}']").click()
+    found = here.page.locator("article .highlighted")
+    here.page.wait_for_function("scrollY > 1000")
+    here.page.evaluate(FRAMES, 35)
+    seen = found.evaluate_all(
+        """(marks) => marks.filter((mark) => {
+          const { top, bottom } = mark.getBoundingClientRect();
+          return top > 0 && bottom < innerHeight && !mark.closest('details:not([open])');
+        }).map((mark) => mark.textContent.toLowerCase())"""
+    )
+    assert set(words.split()) <= set(seen)
+    assert (here.left, here.complaints) == ([], [])
+
+
 def test_search_opens_from_any_page_by_keyboard(visit):
     here = visit(address("kernels.html"))
     here.page.keyboard.press("Control+k")
@@ -383,6 +435,21 @@ def test_a_reload_comes_back_to_what_was_read(visit, width):
     here.reload()
     here.evaluate(FRAMES, 35)
     assert abs(here.evaluate(where) - before) < 5
+
+
+def test_the_address_of_a_heading_shows_under_the_mouse_and_by_keyboard(visit):
+    here = visit(address("lazy.html") + "#50%")  # which names no place
+    heading = here.page.locator("article h2").first
+    sign = heading.locator(".headerlink")
+    expect(sign).to_have_css("opacity", "0")
+    heading.hover()
+    expect(sign).to_have_css("opacity", "1")
+    here.page.mouse.move(0, 0)
+    expect(sign).to_have_css("opacity", "0")
+    here.page.keyboard.press("Shift")
+    sign.focus()
+    expect(sign).to_have_css("opacity", "1")
+    assert here.complaints == []
 
 
 @every_page
