@@ -27,13 +27,16 @@ addEventListener("copy", (event) => {
   if (last) range.setEndAfter(last);
   const box = document.createElement("div");
   box.append(range.cloneContents());
-  for (const node of box.querySelectorAll(".katex")) {
+  const formulas = box.querySelectorAll(".katex");
+  if (!formulas.length) return;
+  for (const node of formulas) {
     const mark = node.closest(".katex-display") ? "$$" : "$";
     node.replaceWith(`${mark}${node.querySelector("annotation").textContent}${mark}`);
   }
   box.style = "position: fixed; left: -200vw; width: 100vw"; // laid out: lines are lines
   document.body.append(box);
   event.clipboardData.setData("text/plain", box.innerText);
+  event.clipboardData.setData("text/html", box.innerHTML);
   box.remove();
   event.preventDefault();
 });
