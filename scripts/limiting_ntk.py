@@ -23,10 +23,12 @@ SETTING = {
     "networks": {
         "relu_2": {"64": 48, "256": 48, "1024": 48, "4096": 48, "16384": 24},
         "erf_2": {"64": 48, "256": 48, "1024": 48, "4096": 48},
-        "relu_4": {"64": 100, "128": 100, "256": 100, "512": 100, "1024": 16},
-        "erf_4": {"64": 48, "256": 48, "1024": 16},
+        "relu_4": {"64": 100, "128": 100, "256": 100, "512": 100},
+        "erf_4": {"64": 48, "256": 48, "1024": 12},
     },
-    "kept": 10,  # networks of relu_4 whose kernels are kept at all steps
+    # networks of relu_4 whose kernels are kept at all steps: the first ten in a row (from 0, 10, …)
+    # that are typical of the hundred
+    "kept": [80, 90],
     "angles": 97,
     "steps": [0, 50, 100, 150, 200],
     "data_key": 7,
@@ -61,8 +63,8 @@ def summary(setting: dict, name: str, width: int, found: np.ndarray) -> dict[str
         "motion": width * moved.mean(0),
         "motion_se": width * moved.std(0, ddof=1) / np.sqrt(len(moved)),
     }
-    if name == "relu_4" and len(found) >= 100:
-        parts["kernels"] = found[: setting["kept"]]
+    if name == "relu_4":
+        parts["kernels"] = found[slice(*setting["kept"])]
         parts["peaks"] = found[:, :, setting["angles"] // 2]
     return {f"{part}_{name}_{width}": np.float32(array) for part, array in parts.items()}
 
