@@ -131,7 +131,8 @@ peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the 
 	$(PEERS)/bin/python -m benchmarks.fixture
 
 data: $(READY) ## run again what book/data keeps, about two hours (ONLY=part runs one part)
-	TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY)
+	$(if $(filter motion,$(ONLY)),,TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY))
+	$(if $(filter-out motion,$(ONLY)),,TQDM_DISABLE= $(BIN)/python scripts/limiting_ntk.py)
 
 card: $(READY) ## draw again the picture that a link to the book brings with it
 	$(BIN)/python -m scripts.card

@@ -5,8 +5,11 @@ finite differences; finite networks against the limit by Monte Carlo.
 """
 
 import functools
+import importlib.util
 import itertools
+import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +31,7 @@ from scipy.special import erf
 from ntk_lib import limiting_ntk
 from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu, quadrature
 from ntk_lib.engine.tangent_kernels import empirical_ntk
+from ntk_lib.jacot_2018 import load
 from ntk_lib.limiting_ntk import (
     circle_spectrum,
     mlp_ntk,
@@ -766,3 +770,37 @@ def test_integers_are_points_too(no_hook, dtype):
     options = {"key": KEY, "draws": 2, "width": 3, "depth": 2}
     np.testing.assert_array_equal(random_kernels(x, **options), random_kernels(real, **options))
     np.testing.assert_array_equal(circle_spectrum([1, 0]), circle_spectrum(np.array([1.0, 0.0])))
+
+
+# ---------------------------------------------------------------- the stored runs
+
+
+def script():
+    path = Path(__file__).parents[1] / "scripts" / "limiting_ntk.py"
+    spec = importlib.util.spec_from_file_location("limiting_ntk_runs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_stored_motion_is_what_the_script_would_make():
+    stored = json.loads(str(load("limiting_ntk_motion")["settings"]))
+    assert {k: v for k, v in stored.items() if k not in {"jax", "numpy", "minutes"}} == (
+        script().SETTING
+    )
+
+
+def test_the_script_stores_the_motion(monkeypatch, tmp_path):
+    runs = script()
+    small = {"networks": {"erf_2": {"6": 3}, "relu_4": {"6": 3}}, "kept": [1, 3]}
+    monkeypatch.setattr(runs, "SETTING", runs.SETTING | small | {"steps": [0, 2, 3]})
+    monkeypatch.setattr(runs, "DATA", tmp_path)
+    assert runs.main() == 0
+    with np.load(tmp_path / "limiting_ntk_motion.npz") as file:
+        shapes = {name: file[name].shape for name in file if name != "settings"}
+    of_all = {"drift": (3,), "motion": (97,), "motion_se": (97,)}
+    assert shapes == {
+        **{f"{part}_{kind}_6": at for kind in ("erf_2", "relu_4") for part, at in of_all.items()},
+        "kernels_relu_4_6": (2, 3, 97),
+        "peaks_relu_4_6": (3, 3),
+    }
