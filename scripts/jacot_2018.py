@@ -1,6 +1,6 @@
 """The runs of the chapter jacot_2018 that take minutes, computed once and kept in book/data.
 
-    make data ONLY=circle        Figure 1, widths 2000 and 10 000: ten networks each
+    make data ONLY=circle        Figure 1, widths 2000 (twice) and 10 000: ten networks each
     make data ONLY=ensemble      Figure 2, width 1000: a hundred networks for each of three arcs
     make data ONLY=component     Figure 3, widths 1000 and 10 000
     make data ONLY=narrow        Figure 3, width 100: the paper's target and two nearer ones
@@ -34,10 +34,14 @@ from ntk_lib.wide_networks import circle
 
 SETTINGS = {
     "circle": {
-        "widths": {"2000": 10, "10000": 10},
+        # key 0 is the first whose ten networks of width 2000 scatter at birth as such networks do
+        "runs": {
+            "2000": {"width": 2000, "draws": 10, "key": 1},
+            "2000_typical": {"width": 2000, "draws": 10, "key": 0},
+            "10000": {"width": 10000, "draws": 10, "key": 1},
+        },
         "angles": 97,
         "data_key": 7,
-        "key": 1,
         "steps": [0, 25, 50, 100, 200],
     },
     "ensemble": {
@@ -75,20 +79,20 @@ def angles_of(setting: dict) -> np.ndarray:
 
 
 def run_circle(setting: dict) -> dict[str, np.ndarray]:
-    """Θ_t(x₀, ·) on the circle: an array (draws, times, angles) for each width."""
+    """Θ_t(x₀, ·) on the circle: an array (draws, times, angles) for each run."""
     x, targets = saddle(key=jax.random.key(setting["data_key"]))
     return {
-        f"kernels_{width}": kernels_in_training(
+        f"kernels_{name}": kernels_in_training(
             circle(np.zeros(1)),
             circle(angles_of(setting)),
             x,
             targets,
-            key=jax.random.key(setting["key"]),
-            draws=draws,
-            width=int(width),
+            key=jax.random.key(how["key"]),
+            draws=how["draws"],
+            width=how["width"],
             steps=setting["steps"],
         )
-        for width, draws in setting["widths"].items()
+        for name, how in setting["runs"].items()
     }
 
 

@@ -294,7 +294,7 @@ def test_every_file_of_data_is_described():
 def test_the_script_runs_each_experiment_and_stores_it(monkeypatch, tmp_path):
     runs = script()
     small = {
-        "circle": {"widths": {"6": 2}, "steps": [0, 3]},
+        "circle": {"runs": {"6": {"width": 6, "draws": 2, "key": 1}}, "steps": [0, 3]},
         "ensemble": {"width": 6, "draws": 2, "steps": 3},
         "component": {
             "widths": {"6": {"draws": 2, "rate": 10.0}},
