@@ -9,7 +9,8 @@ N(0, 1),
 
 ``depth`` is L, the number of weight layers. ``gain`` is c: 1 in the paper, 2 for ReLU in
 Arora et al. (2019), whose equations 7 to 9 (inputs not divided by n₀) follow from ``beta=0`` and
-inputs multiplied by √n₀.
+inputs multiplied by √n₀. In Poole et al. (2016) and Lee et al. (2018) c is σ_w² and β is σ_b,
+and the first layer carries σ_w too: multiply the inputs by √c.
 
 As the widths grow the pre-activations of a layer become independent Gaussian processes with the
 covariance (the NNGP kernel)
@@ -393,10 +394,11 @@ def susceptibility(
 ) -> Float[Array, "*q"]:
     """χ = c·E[σ'(u)²], u ~ N(0, q): the slope of the correlation map at ρ = 1, at a fixed q.
 
-    Below 1 nearby points draw together with depth (order), above 1 they part (chaos).
+    Below 1 nearby points draw together with depth (order), above 1 they part (chaos). By the same
+    factor |∂f/∂α̃|² grows from a layer to the one below: gradients vanish or explode.
 
     Raises what ``variance_map`` raises.
-    Source: Poole et al. 2016, section 2.
+    Source: Poole et al. 2016, section 2; Schoenholz et al. 2017 for the gradients.
     """
     q = _variances(q)
     return _susceptibility(q, _numbers(gain, 0.0, q.dtype)[0], as_activation(activation))

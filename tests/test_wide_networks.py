@@ -481,6 +481,16 @@ def test_the_susceptibility_is_the_slope_of_the_correlation_map_at_one(name, x64
     )
 
 
+def test_in_order_points_draw_together_from_any_correlation(x64):
+    # |R'(ρ)| ≤ R'(|ρ|) ≤ χ: 1 - R(ρ) ≤ χ (1 - ρ) below zero too
+    options = {"activation": "erf", "gain": 1.0, "beta": 0.3}
+    q, rho = fixed_variance(**options), np.linspace(-1, 1, 41)
+    chi = float(susceptibility(np.array(q), activation="erf", gain=1.0))
+    assert chi < 1
+    left = 1 - np.asarray(correlation_map(rho, q, **options))
+    assert np.all(left <= chi * (1 - rho) + 1e-12)
+
+
 def test_the_edge_of_chaos_of_the_error_function_without_bias_is_pi_over_4(x64):
     # as q → 0, χ → gain·σ'(0)² = 4·gain/π
     chi = float(susceptibility(np.array(1e-9), activation="erf", gain=np.pi / 4))
