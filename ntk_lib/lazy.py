@@ -1,4 +1,4 @@
-"""Training that hardly moves the weights: the linearised model and what makes a model lazy.
+"""Training that stays near the linearised model, and what makes a model lazy.
 
 Serves the chapter ``lazy``. The linearised model is the first-order Taylor expansion in the weights
 
@@ -7,11 +7,11 @@ Serves the chapter ``lazy``. The linearised model is the first-order Taylor expa
 a kernel machine with the tangent kernel Θ₀ of the start. Under gradient descent on
 C = (1/2N) Σ (f(x_i) - y_i)² with rate η its outputs after s steps are known in closed form,
 
-    f_s(x) = f₀(x) + Θ₀(x, X) Θ₀⁻¹ (I - (I - ηΘ₀/N)^s) (y - f₀(X)),
+    f_s(x) = f₀(x) - Θ₀(x, X) Θ₀⁻¹ (I - (I - ηA)^s) d₀,    A = Θ₀/N,  d₀ = f₀(X) - y,
 
-and with e^(-tΘ₀/N) in place of the power for gradient flow up to the time t. On an eigenvalue λ of
-Θ₀/N the bracket is a *filter*, the share that is learnt: 1 - (1 - ηλ)^s or 1 - e^(-λt). Training is
-lazy when the model stays near this one, which it does when ‖y - f₀‖·‖∇²f‖/‖∇f‖² is small.
+and with e^(-tA) in place of the power for gradient flow up to the time t. On an eigenvalue λ of A
+the bracket is a *filter*, the share that is learnt: 1 - (1 - ηλ)^s or 1 - e^(-λt). Training is lazy
+when the model stays near this one, which it does when ‖d₀‖·‖∇²f‖/‖∇f‖² is small.
 """
 
 import functools
@@ -129,31 +129,31 @@ def descent_filter(
 def linearised_change(
     gram: Float[ArrayLike, "n n"],
     cross: Float[ArrayLike, "m n"],
-    residual: Float[ArrayLike, " n *k"],
+    missing: Float[ArrayLike, " n *k"],
     *,
     times: Float[ArrayLike, " t"],
     rate: float | None = None,
 ) -> Float[Array, "t m *k"]:
     """How far training has moved the linearised model: f_t(x) - f_0(x) at m points, at ``times``.
 
-    ``gram`` is Θ(X, X), ``cross`` is Θ(x, X) at the m points, ``residual`` is y - f₀(X), of shape
-    (n,) or, for k outputs, (n, k). Time is that of gradient flow on C = (1/2N) Σ (f - y)², and may
-    be infinite. With a ``rate`` the result is that of t/rate steps of gradient descent, exactly.
-    Directions of eigenvalue zero never move. Returns shape (t, m) or (t, m, k), in the widest dtype
-    of the three.
+    ``gram`` is Θ(X, X), ``cross`` is Θ(x, X) at the m points, ``missing`` is y - f₀(X), the
+    residual with its sign changed, of shape (n,) or, for k outputs, (n, k). Time is that of
+    gradient flow on C = (1/2N) Σ (f - y)², and may be infinite. With a ``rate`` the result is that
+    of t/rate steps of gradient descent, exactly. Directions of eigenvalue zero never move. Returns
+    shape (t, m) or (t, m, k), in the widest dtype of the three.
 
     Raises ``ValueError`` for shapes that do not fit, a negative time, a rate that is not positive
     or a Gram that is not symmetric.
     """
-    gram, cross, residual = _in_the_widest(gram=gram, cross=cross, residual=residual)
+    gram, cross, missing = _in_the_widest(gram=gram, cross=cross, missing=missing)
     lam, vectors = principal_components(gram)
     n = len(lam)
     if cross.ndim != 2 or cross.shape[1] != n:
         hint = of_several_outputs("cross", cross.shape)
         raise ValueError(f"cross needs shape (m, {n}), a column a point, got {cross.shape}{hint}")
-    if residual.ndim not in (1, 2) or residual.shape[0] != n or not residual.size:
+    if missing.ndim not in (1, 2) or missing.shape[0] != n or not missing.size:
         raise ValueError(
-            f"residual needs shape ({n},), one a point, or ({n}, k), got {residual.shape}"
+            f"missing needs shape ({n},), one a point, or ({n}, k), got {missing.shape}"
         )
     times = as_numeric("times", times)
     if times.ndim != 1:
@@ -171,9 +171,9 @@ def linearised_change(
         by_descent = functools.partial(descent_filter, lam, rate=rate)
         learnt = jax.vmap(lambda s: by_descent(steps=s))(jnp.round(times / rate))
     weights = learnt / jnp.where(lam > 0, lam, 1.0)[None]
-    if residual.ndim == 1:
-        return weights * (vectors.T @ residual)[None] @ (cross @ vectors / n).T
-    parts = weights[:, :, None] * (vectors.T @ residual)[None]
+    if missing.ndim == 1:
+        return weights * (vectors.T @ missing)[None] @ (cross @ vectors / n).T
+    parts = weights[:, :, None] * (vectors.T @ missing)[None]
     return jnp.einsum("ma,tak->tmk", cross @ vectors / n, parts)
 
 
@@ -212,8 +212,9 @@ def relative_curvature(
 ) -> Float[Array, ""]:
     """κ = |residual|·‖∇²f‖/‖∇f‖² of one output at ``params``: small means lazy.
 
-    ``output(params)`` is the scalar f, ``residual`` is y - f. ‖∇²f‖ is the largest absolute
-    eigenvalue of the Hessian, which is held: memory (number of parameters)².
+    ``output(params)`` is the scalar f, ``residual`` is d = f - y, of which only the size counts.
+    ‖∇²f‖ is the largest absolute eigenvalue of the Hessian, which is held: memory (number of
+    parameters)².
 
     Raises ``ValueError`` when ``output`` is not scalar or its gradient is zero.
     Source: Chizat et al. 2019, section 1.

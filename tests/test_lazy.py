@@ -264,7 +264,7 @@ def test_several_outputs_change_as_each_alone(rate, dtype):
 
 def test_arrays_of_several_dtypes_meet_in_the_widest(x64):
     features, others, residual = linear_problem()
-    given = {"gram": features @ features.T, "cross": others @ features.T, "residual": residual}
+    given = {"gram": features @ features.T, "cross": others @ features.T, "missing": residual}
     for name in given:
         mixed = {k: v if k == name else v.astype("f4") for k, v in given.items()}
         assert linearised_change(**mixed, times=np.ones(1)).dtype == "float64"

@@ -1051,12 +1051,12 @@ TABLE = {
         [*array("values"), ({"number": HUGE}, ValueError, "ridge needs a number that fits into")],
     ),
     lazy.linearised_change: (
-        {"gram": EYE, "cross": EYE, "residual": ONES, "times": [1.0]},
+        {"gram": EYE, "cross": EYE, "missing": ONES, "times": [1.0]},
         [
             *symmetric("gram"),
             *shaped("cross", r"shape \(m, 3\)", (3,), (2, 2), ()),
             *shaped("cross", r"shape .*as_matrix\(cross\) and targets", (2, 3, 1, 1)),
-            *shaped("residual", r"shape \(3,\), .*\(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
+            *shaped("missing", r"shape \(3,\), .*\(3, k\)", (2,), (3, 0), (3, 1, 1), ()),
             *[row for row in TIMES if "finite" not in row[2]],
             ({"times": [-1.0]}, ValueError, "times needs numbers that are 0 or more"),
             ({"times": [np.nan]}, ValueError, "times needs numbers that are 0 or more"),
