@@ -45,6 +45,7 @@ __all__ = [
     "kernel_descent",
     "kernel_gradient",
     "kernel_regression",
+    "left_out_errors",
     "polynomial",
     "principal_components",
     "random_features",
@@ -217,6 +218,23 @@ def kernel_regression(
     if _traced(gram, ridge, targets):
         return _solve(gram, targets, len(gram) * ridge)
     return jnp.asarray(_solved(np.asarray(gram), np.asarray(targets), ridge))
+
+
+def left_out_errors(
+    gram: Float[ArrayLike, "n n"], targets: Float[ArrayLike, " n *k"], *, ridge: float = 0.0
+) -> Float[Array, " n *k"]:
+    """How far the fit without point i is from its target, y_i - f_{-i}(x_i), for every i.
+
+    All N fits from one: α_i / [(K + N·ridge·I)⁻¹]_ii, in the units of the targets, of shape (n,) or
+    (n, k) as they are. Each fit without a point keeps N·ridge, the variance of the noise. The mean
+    square over the points is the leave-one-out score of a ridge, or of a kernel: the least is best.
+
+    Raises what ``kernel_regression`` raises. Source: Rasmussen and Williams 2006, section 5.4.2.
+    """
+    alpha = kernel_regression(gram, targets, ridge=ridge)
+    gram = as_array("gram", gram)
+    inverse = kernel_regression(gram, jnp.eye(len(gram), dtype=gram.dtype), ridge=ridge)
+    return alpha / jnp.diag(inverse).reshape(-1, *[1] * (alpha.ndim - 1))
 
 
 def _traced(*arrays: ArrayLike) -> bool:

@@ -24,6 +24,7 @@ from ntk_lib.kernels import (
     kernel_descent,
     kernel_gradient,
     kernel_regression,
+    left_out_errors,
     polynomial,
     principal_components,
     random_features,
@@ -255,6 +256,23 @@ def test_coefficients_are_residuals_over_the_ridge(seed, ridge):
         gram, y = np.asarray(rbf(points(8, 2, seed))), spread(8, 1, seed)[:, 0]
         alpha = np.asarray(kernel_regression(gram, y, ridge=ridge))
         np.testing.assert_allclose(8 * ridge * alpha, y - gram @ alpha, atol=1e-10)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_left_out_errors_are_those_of_refitting_without_the_point(ridge, x64):
+    gram, y = np.asarray(rbf(spread(6))), spread(6, 2, seed=2)
+    errors = left_out_errors(gram, y, ridge=ridge)
+    for i in range(6):
+        kept = np.arange(6) != i
+        # the noise N·ridge stays that of the six points
+        refit = KernelRidge(alpha=6 * ridge, kernel="precomputed").fit(
+            gram[np.ix_(kept, kept)], y[kept]
+        )
+        np.testing.assert_allclose(
+            errors[i], y[i] - refit.predict(gram[i : i + 1, kept])[0], rtol=1e-8
+        )
+    alone = left_out_errors(gram, y[:, 0], ridge=ridge)
+    np.testing.assert_allclose(alone, errors[:, 0], rtol=1e-12)
 
 
 def test_repeated_points_with_a_ridge_share_their_targets(x64):

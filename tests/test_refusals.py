@@ -989,6 +989,17 @@ TABLE = {
             *fits("ridge"),
         ],
     ),
+    kernels.left_out_errors: (
+        {"gram": EYE, "targets": ONES},
+        [
+            *symmetric("gram"),
+            *INDEFINITE,
+            ({"gram": SINGULAR}, ValueError, "gram needs to be invertible in float32"),
+            *shaped("targets", "one row for each of 3", (2,), (3, 0), (3, 1, 1), ()),
+            *nonnegative("ridge"),
+            *fits("ridge"),
+        ],
+    ),
     kernels.random_features: (
         {"x": X, "key": KEY, "count": 2},
         [
