@@ -1,13 +1,13 @@
 """Training as a flow: gradient descent, and its limit of small steps.
 
-Serves the chapter ``gradient_flow``. With the cost C(w) of parameters w and u = f - y the residual
-on N points, for the least squares C = ‖u‖²/(2N):
+Serves the chapter ``gradient_flow``. With the cost C(w) of parameters w and d = f - y the residual
+on N points, for the least squares C = ‖d‖²/(2N):
 
     descent           w ← w - η ∇C(w)                     gradient_descent, descent_path
     flow              dw/dt = -∇C(w)                      gradient_flow
-    in function space du/dt = -(1/N) Θ u                  Θ is tangent_kernels.empirical_ntk
-    a kernel at rest  u' = -K u, u(t) = e^(-Kt) u(0)      linear_flow, K = Θ/N
-    its descent       u(s) = (I - ηK)^s u(0)              linear_descent, critical_rate = 2/λ_max
+    in function space d' = -(1/N) Θ d, f' = -∇_Θ C        Θ is tangent_kernels.empirical_ntk
+    a kernel at rest  d' = -A d, d(t) = e^(-At) d(0)      linear_flow, A = Θ/N
+    its descent       d(s) = (I - ηA)^s d(0)              linear_descent, critical_rate = 2/λ_max
 """
 
 from collections.abc import Callable, Sequence
@@ -205,7 +205,7 @@ def gradient_flow(
 
 
 def _modes(kernel: ArrayLike, start: ArrayLike) -> tuple[Array, Array, Array]:
-    """Eigenvalues of K, eigenvectors as columns, and the start's coefficients in them, (n, k)."""
+    """Eigenvalues of A, eigenvectors as columns, and the start's coefficients in them, (n, k)."""
     kernel, start = as_symmetric("kernel", kernel), as_array("start", start)
     if start.ndim not in (1, 2) or start.shape[0] != len(kernel) or not start.size:
         n = len(kernel)
@@ -227,10 +227,10 @@ def linear_flow(
     start: Float[ArrayLike, " n *k"],
     times: Float[ArrayLike, " t"],
 ) -> Float[Array, "t n *k"]:
-    """u(t) = e^(-Kt) u(0), the solution of u' = -K u for a symmetric K, at each of ``times``.
+    """d(t) = e^(-At) d(0), the solution of d' = -A d for a symmetric A, at each of ``times``.
 
-    ``kernel`` is K, shape (n, n): for the residual of least squares the tangent kernel over N.
-    ``start`` is u(0), shape (n,), or (n, k) for k outputs. A time may be ``math.inf``: then what is
+    ``kernel`` is A, shape (n, n): for the residual of least squares the tangent kernel over N.
+    ``start`` is d(0), shape (n,), or (n, k) for k outputs. A time may be ``math.inf``: then what is
     left are the modes whose eigenvalue is zero to rounding. Returns shape (len(times), n) or
     (len(times), n, k), in the wider dtype of kernel and start.
 
@@ -281,7 +281,7 @@ def linear_descent(
     rate: ArrayLike,
     steps: Sequence[int] | Int[ArrayLike, " t"],
 ) -> Float[Array, "t n *k"]:
-    """u(s) = (I - ηK)^s u(0), descent of rate η on u' = -K u, after each number s of ``steps``.
+    """d(s) = (I - ηA)^s d(0), descent of rate η on d' = -A d, after each number s of ``steps``.
 
     Arguments and errors as for ``linear_flow``; ``rate`` is η > 0, and ``steps`` are whole numbers,
     0 or more. Returns shape (len(steps), n) or (len(steps), n, k).
@@ -294,7 +294,7 @@ def linear_descent(
 
 
 def critical_rate(kernel: Float[ArrayLike, "n n"]) -> Float[Array, ""]:
-    """2/λ_max of a positive semi-definite K: above it, descent on u' = -K u diverges.
+    """2/λ_max of a positive semi-definite A: above it, descent on d' = -A d diverges.
 
     Raises ``ValueError`` for a kernel that is not square, not symmetric, or has no positive
     eigenvalue or a negative one (beyond rounding).
