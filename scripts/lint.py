@@ -73,7 +73,36 @@ def draws(tree: ast.Module) -> bool:
 # ---------------------------------------------------------------- what a figure draws by chance
 
 # Figures that reach random numbers and yet show no draw of few networks: why none can mislead.
-SETTLED: dict[str, dict[str, str]] = {}
+SETTLED = {
+    "kernels": {
+        "forecast_with_a_band": "the caption's numbers are those of the posterior, not of a draw",
+        "error_against_number": "means over 400 draws",
+    },
+    "gradient_flow": {"two_pictures": "a fixed model of two parameters"},
+    "wide_networks": {
+        "who_would_move": "means over 200 networks",
+        "gap_to_the_gaussian": "shares of 100 000 draws",
+        "dual_activation": "the dots are 200 000 samples, the caption's numbers exact",
+        "forecast": "the caption's numbers are those of the posterior, not of a draw",
+    },
+    "lazy": {
+        "falling_with_the_width": "means over 50 to 100 networks, with their intervals",
+        "two_costs": "means over 24 networks",
+    },
+    "limiting_ntk": {
+        "spread_of_one_number": "4000 networks",
+        "how_fast": "standard deviations of some hundred networks",
+        "smallest_eigenvalue": "means over networks, with their spread",
+    },
+    "early_stopping": {
+        "components_of_a_real_network": "means over 16 networks, with their spread",
+        "deviation_against_width": "means over 16 networks, with their intervals",
+        "risk_against_time": "means over 40 networks",
+        "two_filters": "computed from the eigenvalues of the limit",
+        "ensemble_of_trained_networks": "the statistics of 100 networks",
+        "fourier_modes": "the mean of eight networks of width 1024",
+    },
+}
 
 
 def free_names(node: ast.AST) -> set[str]:
