@@ -102,6 +102,15 @@ SETTLED = {
         "ensemble_of_trained_networks": "the statistics of 100 networks",
         "fourier_modes": "the mean of eight networks of width 1024",
     },
+    "jacot_2018": {
+        "drift_against_width": "means over ten networks a width; their errors stand in the text",
+        "number_of_points": "mean and range of its networks; a hundred draws take a quarter hour",
+        "functions_at_convergence": "all coordinates are tested against the limit's law below it",
+        "digits_in_the_plane": "the digits that the book ships, and no networks",
+        "one_component": "mean and spread of ten networks; a hundred sets are 1000 trainings",
+        "pull_in_training": "the mean of the same ten networks",
+        "size_of_the_step": "mean and spread of ten networks; a hundred sets are 1000 trainings",
+    },
 }
 
 
