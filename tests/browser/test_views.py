@@ -8,8 +8,7 @@ from test_site import ON_A_PHONE, address, findings
 
 from scripts.browse import Visit
 
-PAGE, PLACE = "kernels.html", "place_a_point"
-CONTROLS = "data=the%20day&bandwidth=2&x_new=13"  # where it starts
+PAGE, PLACE = "wide_networks.html", "prior_samples"
 ON_A_DESK = {"asleep": True, "viewport": {"width": 1280, "height": 900}}
 
 
@@ -63,48 +62,48 @@ def follow(here: Visit, query: str, name: str = PLACE) -> None:
 
 
 def test_an_address_shows_a_frame_is_written_as_controls_move_and_lasts(visit):
-    here = visit(at("data=the%20day&bandwidth=0.5"), **ON_A_DESK)
+    here = visit(at("activation=erf&depth=4"), **ON_A_DESK)
     page = here.page
-    assert shown(here) == {"data": "the day", "bandwidth": "0.5", "x_new": "13"}
+    assert shown(here) == {"depth": "4", "activation": "erf", "beta": "0"}
     expect(figure(here)).to_be_in_viewport(ratio=1)
     # one entry of the history, however often a control moves
     entries, top = page.evaluate("[history.length, scrollY]")
-    slider = figure(here).locator("[data-control=bandwidth]")
+    slider = figure(here).locator("[data-control=depth]")
     for _ in range(40):
         slider.press("ArrowRight")
         slider.press("ArrowLeft")
     slider.press("End")
-    page.wait_for_url(at(CONTROLS.replace("=2", "=3")))
+    page.wait_for_url(at("depth=16&activation=erf&beta=0"))
     assert page.evaluate("[history.length, scrollY]") == [entries, top]
     # another figure has the address now; a reload keeps both, and so does the way back
-    other = "principal_component"
-    reach(here, other).locator("[data-control=component]").press("End")
-    page.wait_for_url(re.compile("#principal_component"))
+    other = "two_outputs"
+    reach(here, other).locator("[data-control=width]").press("End")
+    page.wait_for_url(re.compile("#two_outputs"))
     for way in (page.reload, lambda: page.goto(address("glossary.html")) and page.go_back()):
         way()
         reach(here, PLACE)
         reach(here, other)
-        assert shown(here)["bandwidth"] == "3"
-        assert shown(here, other)["component"] == "5"
+        assert shown(here)["depth"] == "16"
+        assert shown(here, other)["width"] == "64"
     assert (here.left, here.complaints) == ([], [])
 
 
 def test_a_link_wakes_its_figure_and_back_returns(visit):
     here = visit(address(PAGE), **ON_A_PHONE)
     page, sentence = here.page, page_text(here)
-    follow(here, "bandwidth=0.5&data=the%20day")
-    assert shown(here)["bandwidth"] == "0.5"
+    follow(here, "depth=4&activation=relu")
+    assert shown(here)["depth"] == "4"
     expect(figure(here).locator(".ntk-picture")).to_be_in_viewport(ratio=1)
     assert page_text(here) != sentence
-    assert unquote(page.url).endswith("data=the day&bandwidth=0.5&x_new=13")
+    assert unquote(page.url).endswith("depth=4&activation=relu&beta=0")
     expect(page.locator("#trial")).to_be_focused()  # a reader by keyboard goes on from there
-    follow(here, "bandwidth=3")
-    expect(figure(here).locator("output").first).to_have_text("3")
+    follow(here, "depth=16")
+    expect(figure(here).locator("output").first).to_have_text("16")
     page.go_back()
-    expect(figure(here).locator("output").first).to_have_text("0.5")
+    expect(figure(here).locator("output").first).to_have_text("4")
     # the answer of a prediction calls this
-    assert page.evaluate("ntkView.go('#place_a_point?x_new=12')")
-    assert shown(here) == {"data": "the day", "bandwidth": "2", "x_new": "12"}
+    assert page.evaluate("ntkView.go('#prior_samples?beta=1')")
+    assert shown(here) == {"depth": "2", "activation": "relu", "beta": "1"}
     assert not page.evaluate("ntkView.go('#no_figure?x=1')")
     assert here.complaints == []
 
@@ -114,16 +113,16 @@ def page_text(here: Visit) -> str:
 
 
 def test_what_an_address_asks_in_vain_is_said(visit):
-    here = visit(at("bandwidth=2.6&x_new=1e99&data=no%&colour=red&constructor=1&x"), **ON_A_DESK)
-    assert shown(here) == {"data": "the day", "bandwidth": "3", "x_new": "13"}
+    here = visit(at("depth=12&beta=1e99&activation=no%&colour=red&constructor=1&x"), **ON_A_DESK)
+    assert shown(here) == {"depth": "16", "activation": "relu", "beta": "1"}
     said = figure(here).locator(".ntk-said[role=status]")
     expect(said).to_have_text(
-        "No frame has bandwidth 2.6, this one has 3. No frame has x new 1e99, this one has 13. "
-        "No frame has data no%, this one has the day. This figure has no colour. "
+        "No frame has depth 12, this one has 16. No frame has beta 1e99, this one has 1. "
+        "No frame has activation no%, this one has relu. This figure has no colour. "
         "This figure has no constructor. This figure has no x."
     )
-    here.page.wait_for_url(at(CONTROLS.replace("=2", "=3")))
-    figure(here).locator("[data-control=bandwidth]").press("Home")
+    here.page.wait_for_url(at("depth=16&activation=relu&beta=1"))
+    figure(here).locator("[data-control=depth]").press("Home")
     expect(said).to_have_text("")
     here.page.goto(address(PAGE) + "#50%")
     here.page.reload()
@@ -132,9 +131,9 @@ def test_what_an_address_asks_in_vain_is_said(visit):
 
 
 def test_a_teacher_locks_and_hides_controls(visit):
-    here = visit(at("bandwidth=1&lock=bandwidth,data&hide=x_new,nothing"), **ON_A_DESK)
-    page, link = here.page, at("data=the%20day&bandwidth=1&x_new=13&lock=bandwidth,data&hide=x_new")
-    assert shown(here)["bandwidth"] == "1"
+    here = visit(at("depth=4&lock=depth,activation&hide=beta,nothing"), **ON_A_DESK)
+    page, link = here.page, at("depth=4&activation=relu&beta=0&lock=depth,activation&hide=beta")
+    assert shown(here)["depth"] == "4"
     for _ in range(2):
         controls = figure(here).locator("[data-control]")
         assert controls.evaluate_all(
@@ -148,31 +147,29 @@ def test_a_teacher_locks_and_hides_controls(visit):
         page.wait_for_url(link)
         page.reload()
         reach(here, PLACE)
-    follow(here, "bandwidth=3")
-    expect(figure(here).locator("[data-control=x_new]")).to_be_visible()
-    expect(figure(here).locator("[data-control=bandwidth]")).to_be_enabled()
+    follow(here, "depth=16")
+    expect(figure(here).locator("[data-control=beta]")).to_be_visible()
+    expect(figure(here).locator("[data-control=depth]")).to_be_enabled()
 
 
 def test_a_figure_has_a_link_a_full_screen_and_a_line_of_python(visit):
-    here = visit(
-        at("bandwidth=0.5"), permissions=["clipboard-read", "clipboard-write"], **ON_A_DESK
-    )
+    here = visit(at("depth=4"), permissions=["clipboard-read", "clipboard-write"], **ON_A_DESK)
     page, place = here.page, figure(here)
     copied = "navigator.clipboard.readText()"
     place.get_by_role("button", name="Copy link").click()
     expect(place.locator(".ntk-said[role=status]")).to_have_text("Link copied")
-    assert page.evaluate(copied) == page.url == at(CONTROLS.replace("=2", "=0.5"))
+    assert page.evaluate(copied) == page.url == at("depth=4&activation=relu&beta=0")
 
     python = place.get_by_role("button", name="Python")
     python.focus()
     page.keyboard.press("Enter")
     expect(python).to_have_attribute("aria-expanded", "true")
-    place.locator("[data-control=bandwidth]").press("ArrowRight")
+    place.locator("[data-control=depth]").press("ArrowRight")
     place.get_by_role("button", name="Copy", exact=True).click()
-    assert page.evaluate(copied) == 'place_a_point(data="the day", bandwidth=1.0, x_new=13.0)'
+    assert page.evaluate(copied) == 'prior_samples(depth=16, activation="relu", beta=0.0)'
     assert "@explore" in place.locator("details pre").text_content()
     expect(place.get_by_role("link", name="the notebook")).to_have_attribute(
-        "href", re.compile(r"^https://.*/book/kernels\.ipynb$")
+        "href", re.compile(r"^https://.*/book/wide_networks\.ipynb$")
     )
     assert findings(page) == []
     python.click()
@@ -192,17 +189,17 @@ def test_a_figure_has_a_link_a_full_screen_and_a_line_of_python(visit):
 
 def test_a_file_of_frames_that_does_not_arrive_stops_its_figure_alone(visit):
     here = visit("about:blank", **ON_A_DESK)
-    lost = "**/_static/explorers/kernels/1.js"
+    lost = "**/_static/explorers/wide_networks/2.js"  # of two_outputs
     here.page.context.route(lost, lambda route: route.abort())
     here.page.goto(address(PAGE))
     here.page.wait_for_function(
         "document.querySelectorAll('figure[data-explorer]:not([tabindex])').length === 1"
     )
-    assert here.page.evaluate("ntkView.go('#principal_component?component=3')")
-    follow(here, "bandwidth=3")
-    assert shown(here)["bandwidth"] == "3"
+    assert here.page.evaluate("ntkView.go('#two_outputs?width=16')")
+    follow(here, "depth=16")
+    assert shown(here)["depth"] == "16"
     assert [x for x in here.complaints if "ERR_FAILED" not in x] == []
     here.page.context.unroute(lost)
     here.page.evaluate("dispatchEvent(new Event('online'))")
-    reach(here, "principal_component")
-    assert shown(here, "principal_component")["component"] == "3"  # as was asked for in vain
+    reach(here, "two_outputs")
+    assert shown(here, "two_outputs")["width"] == "16"  # as was asked for in vain
