@@ -52,6 +52,7 @@ Recursion = Callable[[Moments, Activation, Array, Array, ArrayLike], Array]
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
 NODES = (32, 64)  # places where the recursion is run to find the polynomials: enough, or more
+UNROLLED = 128  # products of an expression that is compiled as one
 ONE = 64  # places for the kernel of a point with itself
 SIZES = ((16, 32), (24, 64), (40, 128))  # of a surface: in each variance, in ρ
 
@@ -265,19 +266,37 @@ def by_surface(
     """Σ_t c_t T_t(ρ) by Clenshaw's recurrence, c_t the sum of the next products, as ``ranks`` says.
 
     All in one expression, which the compiler runs through entry by entry: products of matrices
-    would bring every c_t to memory.
+    would bring every c_t to memory. An expression of many products would take minutes to compile:
+    those are made term by term.
     """
-    ends, columns = list(itertools.accumulate(ranks.each)), columns.T
-
-    def coefficient(t: int) -> Array:
-        parts = range(ends[t] - ranks.each[t], ends[t])
-        products = [rows[:, part, None] * columns[None, part] for part in parts]
-        return sum(products, start=jnp.zeros_like(rho))
-
+    ends = list(itertools.accumulate(ranks.each))
     low = high = jnp.zeros_like(rho)
-    for t in range(len(ends) - 1, 0, -1):
-        low, high = 2 * rho * low - high + coefficient(t), low
-    return rho * low - high + coefficient(0)
+    if ends[-1] <= UNROLLED:
+        columns = columns.T
+
+        def coefficient(t: int) -> Array:
+            parts = range(ends[t] - ranks.each[t], ends[t])
+            products = [rows[:, part, None] * columns[None, part] for part in parts]
+            return sum(products, start=jnp.zeros_like(rho))
+
+        for t in range(len(ends) - 1, 0, -1):
+            low, high = 2 * rho * low - high + coefficient(t), low
+        return rho * low - high + coefficient(0)
+
+    # term by term, each with as many columns as the first: those beyond its own count for nothing
+    each = np.asarray(ranks.each)
+    place = (np.asarray(ends) - each)[:, None] + np.arange(each.max())
+    kept = (np.arange(each.max()) < each[:, None])[:, None]
+    place = np.minimum(place, ends[-1] - 1)
+    left = jnp.where(kept, jnp.moveaxis(rows[:, place], 1, 0), 0)
+    right = jnp.moveaxis(columns[:, place], 1, 0)
+
+    def step(carried: tuple[Array, Array], term: tuple[Array, Array]) -> tuple:
+        low, high = carried
+        return (2 * rho * low - high + term[0] @ term[1].T, low), None
+
+    (low, high), _ = jax.lax.scan(step, (low, high), (left[1:], right[1:]), reverse=True)
+    return rho * low - high + left[0] @ right[0].T
 
 
 # ---------------------------------------------------------------- by variance

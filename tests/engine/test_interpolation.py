@@ -84,6 +84,15 @@ def test_it_is_not_where_places_do_not_suffice_or_the_kernel_leaves_its_range(mo
     assert by_variance(_ntk, sigma, Numbers(1.0, 0.1, 2), 30 * variances) is None
 
 
+def test_many_products_are_made_term_by_term_with_the_same_result(monkeypatch, x64):
+    rng, ranks = np.random.default_rng(0), interpolation.Ranks((5, 4, 4, 3, 2, 0, 1))
+    rows, columns = (jnp.asarray(rng.normal(size=(n, 19))) for n in (7, 9))
+    rho = jnp.asarray(rng.uniform(-1, 1, (7, 9)))
+    at_once = by_surface(rho, rows, columns, ranks)
+    monkeypatch.setattr(interpolation, "UNROLLED", 18)
+    np.testing.assert_allclose(by_surface(rho, rows, columns, ranks), at_once, atol=1e-13)
+
+
 def test_similar_data_share_a_surface(x64):
     options = (_ntk, ACTIVATIONS["silu"], Numbers(1.0, 0.1, 2))
     one = surface(*options, np.array([0.51, 1.96]), 2e-16)
