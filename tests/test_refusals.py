@@ -1382,7 +1382,6 @@ WITHOUT = {
     "angle_polynomials": "takes what evaluate has checked",
     "by_angle": "a step of a traced computation",
     "by_surface": "a step of a traced computation",
-    "by_variance": "takes what evaluate has checked",
     "surface": "takes what evaluate has checked",
     "surface_basis": "takes what surface has made",
     "arc_cosine_of": "a step of a traced computation",

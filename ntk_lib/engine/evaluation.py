@@ -36,14 +36,11 @@ from ntk_lib.engine.activations import Activation, Moments, as_activation
 from ntk_lib.engine.angles import correlations, geometric_mean, unit_vectors
 from ntk_lib.engine.arguments import as_inputs, as_scalar, check_numbers
 from ntk_lib.engine.interpolation import (
-    ONE,
     Numbers,
-    Ranks,
     Recursion,
     angle_polynomials,
     by_angle,
     by_surface,
-    by_variance,
     enable_x64,
     surface,
     surface_basis,
@@ -65,18 +62,17 @@ class Points(NamedTuple):
     size: Float[Array, " n"]  # the factor of this point
     index: Int[Array, " n"]  # which point of the data this is; -1 in a second set
     diagonal: Float[Array, " n"]  # K(x, x), for which no angle is taken
-    rows: Float[Array, "n r"] | None = None  # of the surface, as a row and as a column
-    columns: Float[Array, "n r"] | None = None
+    rows: Float[Array, "n t p"] | None = None  # of the surface, as a row and as a column
+    columns: Float[Array, "n p"] | None = None
 
 
 class Setting(NamedTuple):
-    """What all blocks share: of an interpolant its coefficients in the angle, or its ranks."""
+    """What all blocks share; ``coefficients`` of the polynomials in the angle, or None."""
 
     gain: Float[Array, ""]
     beta: Float[Array, ""]
     depth: ArrayLike
     coefficients: Float[Array, "2 terms"] | None = None
-    ranks: Ranks | None = None
 
 
 # ---------------------------------------------------------------- one block
@@ -104,13 +100,13 @@ def _start(
 def _block(
     left: Points, right: Points, setting: Setting, recursion: Recursion, sigma: Activation
 ) -> Float[Array, "n m"]:
-    gain, beta, depth, coefficients, ranks = setting
+    gain, beta, depth, coefficients = setting
     if sigma.slopes is not None:
         rho, gap = correlations(left.unit, right.unit)
     else:
         rho, gap = left.unit @ right.unit.T, None
-    if ranks is not None:
-        kernel = by_surface(rho, left.rows, right.columns, ranks)
+    if left.rows is not None:
+        kernel = by_surface(rho, left.rows, right.columns)
     elif coefficients is not None:
         gap = jnp.maximum(1 - jnp.abs(rho), 0.0) if gap is None else gap
         kernel = by_angle(rho >= 0, gap, coefficients)
@@ -131,21 +127,14 @@ def _mirrored(kernel: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return (kernel + kernel.T) / 2
 
 
-def _diagonal(
-    a: Array, size: Array, sigma: Activation, setting: Setting, recursion: Recursion
-) -> Float[Array, " n"]:
-    gain, beta, depth, *_ = setting
-    gap = None if sigma.slopes is None else jnp.zeros_like(a)
-    return size * size * recursion(Moments(a, a, a, gap), sigma, gain, beta, depth)
-
-
 def _points(
     x: Array, sigma: Activation, setting: Setting, recursion: Recursion, factors: bool
 ) -> tuple[Points, Array]:
     """The points, and the gain that the recursion takes."""
-    gain, beta, depth, *_ = setting
+    gain, beta, depth, _ = setting
     unit, a, size, gain = _start(x, sigma, gain, beta, depth, factors)
-    diagonal = _diagonal(a, size, sigma, setting._replace(gain=gain), recursion)
+    gap = None if sigma.slopes is None else jnp.zeros_like(a)
+    diagonal = size * size * recursion(Moments(a, a, a, gap), sigma, gain, beta, depth)
     return Points(unit, a, size, jnp.arange(len(a), dtype=jnp.int32), diagonal), gain
 
 
@@ -180,8 +169,7 @@ def by_recursion(
 _whole = jax.jit(
     by_recursion, static_argnames=("recursion", "sigma", "depth", "factors", "diagonal")
 )
-_starts_at = jax.jit(_start, static_argnames=("sigma", "factors"))
-_diagonal_of = jax.jit(_diagonal, static_argnames=("sigma", "recursion"))
+_about_points = jax.jit(_points, static_argnames=("sigma", "recursion", "factors"))
 
 
 # ---------------------------------------------------------------- what is known of the points
@@ -195,16 +183,13 @@ def _about(
     Raises ``ValueError`` where the kernel of a point with itself is not a number of ``dtype``.
     """
     with enable_x64(True):
-        numbered = (np.float64(numbers.gain), np.float64(numbers.beta), np.int32(numbers.depth))
-        factors = _are_factors(sigma, numbers.beta)
-        unit, a, size, gain = _starts_at(jnp.asarray(x, float), sigma, *numbered, factors)
-        many = sigma.costly and len(x) > 2 * ONE
-        diagonal = by_variance(recursion, sigma, numbers, np.asarray(a)) if many else None
-        if diagonal is None:
-            setting = Setting(gain, *numbered[1:])
-            diagonal = _diagonal_of(a, size, sigma, setting, recursion)
-        index = np.arange(len(x), dtype=np.int32)
-        found = Points(*map(np.asarray, (unit, a, size, index, diagonal)))
+        setting = Setting(
+            np.float64(numbers.gain), np.float64(numbers.beta), np.int32(numbers.depth)
+        )
+        found, gain = _about_points(
+            jnp.asarray(x, float), sigma, setting, recursion, _are_factors(sigma, numbers.beta)
+        )
+        found = Points(*map(np.asarray, found[:5]))
     largest = float(jnp.finfo(dtype).max)
     good = np.isfinite(found.diagonal) & (np.abs(found.diagonal) <= largest)
     if not np.all(good):
@@ -246,24 +231,24 @@ def _interpolated(
     sigma: Activation,
     numbers: Numbers,
     dtype: np.dtype,
-) -> tuple[tuple[Points, ...], np.ndarray | None, Ranks | None]:
-    """The points with what an interpolant needs, its coefficients if by angle, its ranks if not."""
+) -> tuple[tuple[Points, ...], np.ndarray | None]:
+    """The points with what an interpolant needs, and the coefficients of one by angle."""
     variances = np.concatenate([points.variance for points in sides])
     eps = float(jnp.finfo(dtype).eps)
     if sigma.costly:
         found = surface(recursion, sigma, numbers, variances, eps)
         if found is None:
-            return sides, None, None
+            return sides, None
         with_rows = []
         for points in sides:
-            rows, columns, ranks = surface_basis(found, points.variance)
+            rows, columns = surface_basis(found, points.variance)
             size = np.sqrt(points.diagonal)
             with_rows.append(points._replace(size=size, rows=rows, columns=columns))
-        return tuple(with_rows), None, ranks
+        return tuple(with_rows), None
     if np.ptp(variances) > 16 * eps * variances.max() or variances.min() <= 0:
-        return sides, None, None
+        return sides, None
     variance = float(variances.mean())
-    return sides, angle_polynomials(recursion, sigma, numbers, variance, eps), None
+    return sides, angle_polynomials(recursion, sigma, numbers, variance, eps)
 
 
 # ---------------------------------------------------------------- all blocks
@@ -427,9 +412,9 @@ def _evaluate(
         side._replace(index=part)
         for side, part in zip(sides, (firsts[:cut], firsts[cut:]), strict=False)
     ]
-    coefficients, ranks, work = None, None, len(hosts[0]) * len(hosts[-1]) * (numbers.depth - 1)
+    coefficients, work = None, len(hosts[0]) * len(hosts[-1]) * (numbers.depth - 1)
     if numbers.depth > 1 and (sigma.costly or work >= WORTH):
-        sides, coefficients, ranks = _interpolated(recursion, tuple(sides), sigma, numbers, dtype)
+        sides, coefficients = _interpolated(recursion, tuple(sides), sigma, numbers, dtype)
     exact = work < WORTH and mesh is None and not sigma.costly
     with enable_x64(exact or dtype.itemsize > 4):
         kind = jnp.dtype(float) if exact else dtype
@@ -440,7 +425,6 @@ def _evaluate(
             *(jnp.asarray(t, kind) for t in numbers[:2]),
             np.int32(numbers.depth),
             None if coefficients is None else jnp.asarray(coefficients, kind),
-            ranks,
         )
         if mesh is not None:
             kernel = _on_mesh(left, right, setting, mesh, recursion, sigma)
