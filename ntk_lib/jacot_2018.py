@@ -15,12 +15,11 @@ k-th kernel principal component of the inputs, of mean square 1. Then in the lim
 
 with nothing orthogonal to f^(k): training follows a straight line.
 
-Results that take minutes were computed once, by ``scripts/jacot_2018.py``; ``load`` reads them.
+Results that take minutes were computed once, by ``scripts/jacot_2018.py`` (``engine.data``).
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -58,31 +57,13 @@ __all__ = [
     "component_in_training",
     "four_angles",
     "kernels_in_training",
-    "load",
     "saddle",
     "snapshots",
 ]
 
-DATA = Path(__file__).parents[1] / "book" / "data"
 STEPS_A_CALL = 10  # between two ticks of the progress bar
 
 # ---------------------------------------------------------------- data
-
-
-def load(name: str) -> dict[str, np.ndarray]:
-    """The arrays of ``book/data/NAME.npz``; the page ``book/data/README.md`` says what they are.
-
-    Raises ``TypeError`` for what is no name, ``FileNotFoundError``, with the names there are, when
-    there is no such file.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"name needs the name of a file in book/data, got {type(name).__name__}")
-    names = sorted(path.stem for path in DATA.glob("*.npz"))
-    if name not in names:
-        found = ", ".join(names) or "none: the data are in the book's repository, not in a package"
-        raise FileNotFoundError(f"name needs a file of book/data, got {name!r}; there are {found}")
-    with np.load(DATA / f"{name}.npz", allow_pickle=False) as file:
-        return dict(file)
 
 
 def saddle(

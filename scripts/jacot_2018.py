@@ -20,13 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ntk_lib.early_stopping import trained_networks
+from ntk_lib.engine.data import DATA, load
 from ntk_lib.jacot_2018 import (
-    DATA,
     component,
     component_in_training,
     four_angles,
     kernels_in_training,
-    load,
     saddle,
 )
 from ntk_lib.limiting_ntk import ntk

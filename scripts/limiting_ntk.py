@@ -15,7 +15,8 @@ import time
 import jax
 import numpy as np
 
-from ntk_lib.jacot_2018 import DATA, kernels_in_training, saddle
+from ntk_lib.engine.data import DATA
+from ntk_lib.jacot_2018 import kernels_in_training, saddle
 from ntk_lib.wide_networks import circle
 
 # widths and how many networks of each

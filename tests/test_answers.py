@@ -163,3 +163,22 @@ def test_a_reference_shows_theorem_equation_term_or_source_and_nothing_else():
         "#equation-e": '<div class="math notranslate"><span class="eqno">(1)</span>E</div>',
     }
     assert list(previews.collect("glossary.html", GLOSSARY, lambda name: CHAPTER)) == ["#term-rate"]
+
+
+@pytest.mark.parametrize("extensions", [["previews"], []])
+def test_a_search_knows_the_terms_after_a_build_that_reads_another_page_alone(tmp_path, extensions):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "glossary.md").write_text("# G\n\n```{glossary}\nwidth\n  How wide.\n```\n")
+    config = {
+        "extensions": ["myst_parser", *extensions],
+        "root_doc": "index",
+        "html_theme": "basic",
+    }
+    for words in ("before", "after"):
+        (source / "index.md").write_text(f"# I\n\n{words}\n\n```{{toctree}}\nglossary\n```\n")
+        with patch_docutils(), docutils_namespace():
+            Sphinx(source, None, out, out / "trees", "html", config, status=None).build()
+    index = (out / "searchindex.js").read_text(encoding="utf-8")
+    # what Sphinx does by itself, and why the extension is needed
+    assert bool(re.search(r'"indexentries": \{"width"', index)) == bool(extensions)

@@ -46,6 +46,7 @@ CHAPTER_ORDER = [
 ENGINE = [
     "arguments",
     "extras",
+    "data",
     "programs",
     "angles",
     "sigmoids",

@@ -1,7 +1,6 @@
-"""The experiments of Jacot et al. 2018: against other code, against the limit, and their data."""
+"""The experiments of Jacot et al. 2018: against other code, against the limit."""
 
 import functools
-import importlib.util
 import json
 
 import jax
@@ -9,24 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import KEY, RNG_SEED, X, on_circle
-from test_book import REPO
 
 from ntk_lib import jacot_2018
+from ntk_lib.engine.data import load
 from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.jacot_2018 import (
-    DATA,
     _kernels_side_by_side,
     component,
     component_in_training,
     four_angles,
     kernels_in_training,
-    load,
     saddle,
     snapshots,
 )
 from ntk_lib.lazy import train
 from ntk_lib.limiting_ntk import ntk
 from ntk_lib.wide_networks import apply, circle, init
+from scripts import jacot_2018 as runs
 
 ZEROS = np.zeros(3, np.float32)
 
@@ -249,50 +247,14 @@ def test_a_component_needs_mean_square_one():
 # ---------------------------------------------------------------- data
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("runs", REPO / "scripts" / "jacot_2018.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_missing_file_is_named_with_those_there_are():
-    with pytest.raises(FileNotFoundError, match=r"^name needs .* 'mnest'; there are .*mnist"):
-        load("mnest")
-
-
-def test_a_place_without_data_is_said_to_be_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(jacot_2018, "DATA", tmp_path)
-    with pytest.raises(FileNotFoundError, match="in the book's repository"):
-        load("mnist")
-
-
-def test_the_digits_are_digits():
-    digits = load("mnist")
-    assert digits["images"].shape == (4096, 28, 28)
-    assert digits["images"].dtype == digits["labels"].dtype == "uint8"
-    counts = np.bincount(digits["labels"], minlength=10)
-    # each digit has between 9 and 11.3 % of MNIST; four standard deviations of 4096 draws
-    assert counts.min() > 4096 * (0.09 - 4 * np.sqrt(0.09 / 4096))
-    assert counts.max() < 4096 * (0.113 + 4 * np.sqrt(0.113 / 4096))
-    # an image per digit, white on black: its border is empty, its middle is not
-    assert digits["images"][:, 0].mean() < 1 < 50 < digits["images"][:, 14, 12:16].mean()
-
-
 @pytest.mark.parametrize("name", ["circle", "ensemble", "component", "narrow"])
 def test_stored_runs_are_those_the_script_would_make(name):
     stored = json.loads(str(load(f"jacot_2018_{name}")["settings"]))
     made_with = {k: v for k, v in stored.items() if k not in {"jax", "numpy", "minutes"}}
-    assert made_with == script().SETTINGS[name]
-
-
-def test_every_file_of_data_is_described():
-    described = (DATA / "README.md").read_text(encoding="utf-8")
-    assert [path.name for path in DATA.glob("*.npz") if path.name not in described] == []
+    assert made_with == runs.SETTINGS[name]
 
 
 def test_the_script_runs_each_experiment_and_stores_it(monkeypatch, tmp_path):
-    runs = script()
     small = {
         "circle": {"runs": {"6": {"width": 6, "draws": 2, "key": 1}}, "steps": [0, 3]},
         "ensemble": {"width": 6, "draws": 2, "steps": 3},

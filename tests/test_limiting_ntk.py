@@ -5,11 +5,9 @@ finite differences; finite networks against the limit by Monte Carlo.
 """
 
 import functools
-import importlib.util
 import itertools
 import json
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +28,8 @@ from scipy.special import erf
 
 from ntk_lib import limiting_ntk
 from ntk_lib.engine.activations import ACTIVATIONS, leaky_relu, quadrature
+from ntk_lib.engine.data import load
 from ntk_lib.engine.tangent_kernels import empirical_ntk
-from ntk_lib.jacot_2018 import load
 from ntk_lib.limiting_ntk import (
     circle_spectrum,
     mlp_ntk,
@@ -41,6 +39,7 @@ from ntk_lib.limiting_ntk import (
     random_kernels,
 )
 from ntk_lib.wide_networks import apply, init, nngp
+from scripts import limiting_ntk as runs
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
 LEAKY = leaky_relu(0.2, 1.0)
@@ -775,23 +774,12 @@ def test_integers_are_points_too(no_hook, dtype):
 # ---------------------------------------------------------------- the stored runs
 
 
-def script():
-    path = Path(__file__).parents[1] / "scripts" / "limiting_ntk.py"
-    spec = importlib.util.spec_from_file_location("limiting_ntk_runs", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_stored_motion_is_what_the_script_would_make():
     stored = json.loads(str(load("limiting_ntk_motion")["settings"]))
-    assert {k: v for k, v in stored.items() if k not in {"jax", "numpy", "minutes"}} == (
-        script().SETTING
-    )
+    assert {k: v for k, v in stored.items() if k not in {"jax", "numpy", "minutes"}} == runs.SETTING
 
 
 def test_the_script_stores_the_motion(monkeypatch, tmp_path):
-    runs = script()
     small = {"networks": {"erf_2": {"6": 3}, "relu_4": {"6": 3}}, "kept": [1, 3]}
     monkeypatch.setattr(runs, "SETTING", runs.SETTING | small | {"steps": [0, 2, 3]})
     monkeypatch.setattr(runs, "DATA", tmp_path)

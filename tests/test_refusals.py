@@ -30,7 +30,7 @@ from ntk_lib import (
     scale,
     wide_networks,
 )
-from ntk_lib.engine import activations, any_size, arguments, tangent_kernels
+from ntk_lib.engine import activations, any_size, arguments, data, tangent_kernels
 from ntk_lib.page import check, explore
 from ntk_lib.wide_networks import Layer, init
 
@@ -741,7 +741,7 @@ TABLE = {
         ],
     ),
     # jacot_2018
-    jacot_2018.load: (
+    data.load: (
         {"name": "mnist"},
         [
             ({"name": 3}, TypeError, "name needs the name of a file in book/data, got int"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 ARTICLE = re.compile(r"<article\b.*?</article>", re.S)
 LINK = re.compile(r'<a class="[^"]*\binternal\b[^"]*" href="([^"#?]*)#([^"?]+)"')
@@ -109,7 +110,13 @@ def name_kinds(app, pagename, templatename, context, doctree) -> None:
     context["metatags"] = context.get("metatags", "") + script
 
 
+def read_terms_anew(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
+    """The glossary at every build: a search knows the terms only of pages that were read for it."""
+    return [name for name in env.found_docs if name == "glossary"]
+
+
 def setup(app: Sphinx) -> dict:
+    app.connect("env-get-outdated", read_terms_anew)
     app.connect("html-page-context", name_kinds)
     app.connect("build-finished", write_previews, priority=950)  # after the sheets are bundled
     return {"parallel_read_safe": True, "parallel_write_safe": True}
