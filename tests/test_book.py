@@ -56,7 +56,7 @@ ENGINE = [
     "tangent_kernels",
     "any_size",
 ]
-AFTER = ["prediction"]
+AFTER = ["prediction", "estimators"]
 PAGE = ["check", "explore"]
 ORDER = [*(f"engine.{name}" for name in ENGINE), *CHAPTER_ORDER, *AFTER]
 # What the project's other folders of code may import; tests may import all of them.
