@@ -8,25 +8,24 @@ The kernels also plug into scikit-learn as they are. ``SVC`` and ``SVR`` take a 
 of points, and what takes ``kernel="precomputed"`` takes a matrix::
 
     SVC(kernel=functools.partial(ntk, depth=3))
-    KernelRidge(kernel="precomputed", alpha=0.1).fit(ntk(x, depth=3), y).predict(ntk(new, x, depth=3))
+    machine = KernelRidge(kernel="precomputed", alpha=0.1).fit(ntk(x, depth=3), y)
+    machine.predict(ntk(new, x, depth=3))
 
 Numbers are then float32 unless ``jax.config.update("jax_enable_x64", True)`` came first. A function
 given to ``KernelRidge``, ``KernelPCA`` or ``Nystroem`` is called for one pair of points at a time,
 which limit kernels refuse: these take the matrix.
 """
 
-import functools
 import math
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ntk_lib.engine.activations import Activation
 from ntk_lib.engine.arguments import as_array, as_whole
 from ntk_lib.engine.extras import needed
 from ntk_lib.engine.interpolation import enable_x64
-from ntk_lib.prediction import Prediction, Trained, trained
+from ntk_lib.prediction import Trained, trained
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
@@ -58,7 +57,7 @@ class _Network:
             run = {"noise": self.noise, "time": self.time, "by": self.by}
             self.trained_: Trained = trained(x, y, **network, **run)
 
-    def _asked(self, X: ArrayLike, how: str) -> object:
+    def _asked(self, X: object, how: str) -> object:
         """What the trained networks say at X, by the name of a method of theirs."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
@@ -106,7 +105,7 @@ class NTKRegressor(_Network, MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.by = by
         self.normalize_y = normalize_y
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> "NTKRegressor":
+    def fit(self, X: object, y: object) -> "NTKRegressor":
         """Train on X, (n, d), and targets y, (n,) or (n, k).
 
         Raises ``ValueError`` or ``TypeError`` for what scikit-learn's checks and ``trained``
@@ -125,7 +124,7 @@ class NTKRegressor(_Network, MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(
-        self, X: ArrayLike, return_std: bool = False, return_cov: bool = False
+        self, X: object, return_std: bool = False, return_cov: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The mean at X, (m, d), of shape (m,) or (m, k), and what is asked for beside it.
 
@@ -147,7 +146,7 @@ class NTKRegressor(_Network, MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def sample_y(
         self,
-        X: ArrayLike,
+        X: object,
         n_samples: int = 1,
         random_state: "int | np.random.RandomState | None" = 0,
     ) -> np.ndarray:
@@ -199,7 +198,7 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
         self.time = time
         self.by = by
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> "NTKClassifier":
+    def fit(self, X: object, y: object) -> "NTKClassifier":
         """Train on X, (n, d), and labels y, (n,), of two classes or more, numbers or words.
 
         Raises ``ValueError`` for one class, ``ValueError`` or ``TypeError`` for what scikit-learn's
@@ -216,14 +215,14 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
         self._train(X, labels[:, 1] if k == 2 else labels)
         return self
 
-    def decision_function(self, X: ArrayLike) -> np.ndarray:
+    def decision_function(self, X: object) -> np.ndarray:
         """The scores at X, (m, d): the mean of the networks, (m,) for two classes or (m, k).
 
         Raises ``ValueError`` for X of other features.
         """
         return self._asked(X, "mean")
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: object) -> np.ndarray:
         """The class of the largest score at each of m points, (m,).
 
         Raises ``ValueError`` for X of other features.
