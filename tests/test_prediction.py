@@ -244,7 +244,7 @@ def test_of_any_kernel_the_deviation_is_that_of_the_covariance(x64):
 
 
 def test_more_points_than_the_machine_holds_are_refused_before_they_are_tried(monkeypatch):
-    x, y, new = data(dtype="float32")
+    x, y, _ = data(dtype="float32")
     networks = trained(x, y, depth=2)
     monkeypatch.setattr(prediction.os, "sysconf", lambda name: 40)  # 1600 bytes
     with pytest.raises(MemoryError, match=r"^x needs fewer points, got 9: .*scale\.regression"):
