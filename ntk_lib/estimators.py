@@ -116,10 +116,13 @@ class NTKRegressor(_Network, MultiOutputMixin, RegressorMixin, BaseEstimator):
             y = np.asarray(as_array("y", y.astype(float) if y.dtype == bool else y), float)
         self._middle, self._scale = np.zeros(y.shape[1:]), np.ones(y.shape[1:])
         if self.normalize_y:
-            self._middle, size = y.mean(axis=0), y.std(axis=0)
-            # constant targets to rounding have no scale
-            flat = size <= 10 * np.finfo(float).eps * np.abs(self._middle)
-            self._scale = np.where(flat, 1.0, size)
+            self._middle = y.mean(axis=0)
+            away = np.abs(y - self._middle)
+            top = np.max(away, axis=0)
+            # targets that are constant to rounding have no scale
+            flat = top <= 10 * np.finfo(float).eps * np.abs(self._middle)
+            top = np.where(flat, 1.0, top)
+            self._scale = np.where(flat, 1.0, top * np.sqrt(np.mean((away / top) ** 2, axis=0)))
         self._train(X, (y - self._middle) / self._scale)
         return self
 
@@ -201,18 +204,23 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
     def fit(self, X: object, y: object) -> "NTKClassifier":
         """Train on X, (n, d), and labels y, (n,), of two classes or more, numbers or words.
 
-        Raises ``ValueError`` for one class, ``ValueError`` or ``TypeError`` for what scikit-learn's
+        Raises ``ValueError`` for one class, ``TypeError`` for labels of two kinds, ``ValueError`` or ``TypeError`` for what scikit-learn's
         checks and ``trained`` refuse, ``MemoryError`` for points whose matrices are larger than the
         memory.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        self.classes_, which = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        labels = column_or_1d(y, warn=True)
+        try:
+            self.classes_, which = np.unique(labels, return_inverse=True)
+        except TypeError as error:  # they have no order
+            kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
+            raise TypeError(f"y needs labels of one kind and none missing, got {kinds}") from error
         k = len(self.classes_)
         if k < 2:
             raise ValueError(f"y needs at least two classes, got one class: {self.classes_[0]!r}")
-        labels = np.where(which[:, None] == np.arange(k), 1.0, -1.0)
-        self._train(X, labels[:, 1] if k == 2 else labels)
+        signs = np.where(which[:, None] == np.arange(k), 1.0, -1.0)
+        self._train(X, signs[:, 1] if k == 2 else signs)
         return self
 
     def decision_function(self, X: object) -> np.ndarray:

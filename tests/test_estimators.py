@@ -269,6 +269,10 @@ def test_one_point_and_constant_targets(by):
     for constant in (3.0, 0.1, 0.0):
         flat = NTKRegressor(by=by, normalize_y=True).fit(x, np.full(len(x), constant))
         np.testing.assert_allclose(flat.predict(new), constant, rtol=1e-12)
+    once = NTKRegressor(by=by, normalize_y=True).fit(x, data()[1]).predict(new)
+    for size in (1e-200, 1e200):  # squares that a float does not hold
+        model = NTKRegressor(by=by, normalize_y=True).fit(x, size * data()[1])
+        np.testing.assert_allclose(model.predict(new) / size, once, rtol=1e-9)
     plain = NTKRegressor(by=by, noise=0.0).fit(x, np.full(len(x), 3.0))
     np.testing.assert_allclose(plain.predict(x), 3, atol=1e-9)
 
@@ -318,6 +322,9 @@ def test_targets_of_the_wrong_kind_are_refused(no_hook):
     x, y, new = data()
     with pytest.raises(ValueError, match=r"^y needs at least two classes, got one class: np\.str"):
         NTKClassifier().fit(x, ["a"] * len(x))
+    for mixed, kinds in ((["a", 1] * 12, "int, str"), (["a", None] * 12, "NoneType, str")):
+        with pytest.raises(TypeError, match=f"^y needs labels of one kind .* got {kinds}"):
+            NTKClassifier().fit(x, np.array(mixed, dtype=object))
     with pytest.raises(ValueError, match="Unknown label type"):
         NTKClassifier().fit(x, y)
     with pytest.raises(TypeError, match=r"^y needs a numeric array"):
