@@ -204,9 +204,9 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
     def fit(self, X: object, y: object) -> "NTKClassifier":
         """Train on X, (n, d), and labels y, (n,), of two classes or more, numbers or words.
 
-        Raises ``ValueError`` for one class, ``TypeError`` for labels of two kinds, ``ValueError`` or ``TypeError`` for what scikit-learn's
-        checks and ``trained`` refuse, ``MemoryError`` for points whose matrices are larger than the
-        memory.
+        Raises ``ValueError`` for one class, ``TypeError`` for labels of two kinds, what
+        scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points whose matrices
+        are larger than the memory.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
