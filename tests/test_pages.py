@@ -333,8 +333,8 @@ def test_a_class_is_shown_as_it_is_made_and_its_methods_as_they_are_called():
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if e.is_class], ids=lambda e: e.anchor)
 def test_a_method_says_what_it_gives(entry):
-    for _, text in entry.methods:
-        assert missing(text, raises=False) == []
+    for shown, text in entry.methods:  # the name of a property may say it all
+        assert missing(text, raises=False) == [] or "(" not in shown
 
 
 def missing(docstring: str, *, raises: bool) -> list[str]:
