@@ -209,9 +209,9 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
         are larger than the memory.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
         labels = column_or_1d(y, warn=True)
         try:
+            check_classification_targets(labels)
             self.classes_, which = np.unique(labels, return_inverse=True)
         except TypeError as error:  # they have no order
             kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
