@@ -2,7 +2,7 @@
 
 ``book/NAME.ipynb``, ``ntk_lib/NAME.py`` and ``tests/test_NAME.py`` belong together. What several
 chapters share is in ``ntk_lib.engine``, what only pages need in ``ntk_lib.page``, and what stands
-on the chapters is ``ntk_lib.prediction``.
+on the chapters is ``ntk_lib.prediction`` and, for scikit-learn, ``ntk_lib.estimators``.
 
 What people take home is here too, ``from ntk_lib import ntk, predict``: each name is the module's
 own object, and its module is imported when the name is first asked for.
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ntk_lib.early_stopping import smoother, trained_ensemble
     from ntk_lib.engine.activations import leaky_relu, quadrature
     from ntk_lib.engine.tangent_kernels import as_matrix, empirical_ntk, tangent_product
+    from ntk_lib.estimators import NTKClassifier, NTKRegressor
     from ntk_lib.kernels import kernel_regression, polynomial, rbf
     from ntk_lib.lazy import flow_filter, linearise, linearised_change
     from ntk_lib.limiting_ntk import mlp_ntk, ntk
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.3.0"
 __all__ = [
+    "NTKClassifier",
+    "NTKRegressor",
     "Prediction",
     "apply",
     "as_matrix",
@@ -51,6 +54,8 @@ __all__ = [
 ]
 
 HOME = {
+    "NTKClassifier": "estimators",
+    "NTKRegressor": "estimators",
     "Prediction": "prediction",
     "apply": "wide_networks",
     "as_matrix": "engine.tangent_kernels",

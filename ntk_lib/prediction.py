@@ -18,12 +18,17 @@ the starts is Gaussian, with mean M y and, P being the restriction to X (chapter
                         e^(-2(K + σ²)t/N)) K(X, x)
 
 where in the second line every network has noise of its own, σε, added to its labels. That makes its
-end, t = ∞, the posterior of the Gaussian process Σ under observations with noise σ. Covariances are
-products of a factor with its transpose: no variance is negative.
+end, t = ∞, the posterior of the Gaussian process Σ under observations with noise σ. What rounding
+makes negative in a covariance is cut: no variance is negative, and no eigenvalue.
+
+``trained`` holds the networks after training, to be asked at new points as often as wanted, and
+``predict`` asks them once.
 """
 
+import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,6 +44,7 @@ from ntk_lib.engine.arguments import (
     as_choice,
     as_inputs,
     as_nonnegative,
+    as_points,
     as_symmetric,
     check_known,
     check_numbers,
@@ -46,13 +52,18 @@ from ntk_lib.engine.arguments import (
 from ntk_lib.limiting_ntk import ntk
 from ntk_lib.wide_networks import nngp
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "Trained", "predict", "trained"]
 
 Kernel = Callable[..., Array]
 """kernel(x, y) of shape (n, m), and kernel(x) of shape (n, n) for one set of points."""
 
 SOLVED = 1e-6  # what a solution may leave of the labels, in float64
+ROUND = 64  # a program takes seconds to compile, a kernel of so many points a millisecond
 LATE = 0.01  # the share of a component that rounding may feign to have been learnt
+NO_PRIOR = (
+    "prior needs a kernel function where the standard deviation is asked for, got None: say "
+    "predict(..., prior=functools.partial(nngp, depth=3))"
+)
 MORE_DIGITS = 'jax.config.update("jax_enable_x64", True) and float64 points'
 
 
@@ -73,10 +84,7 @@ class Prediction(NamedTuple):
         Raises ``ValueError`` where there is no covariance.
         """
         if self.covariance is None:
-            raise ValueError(
-                "prior needs a kernel function where the standard deviation is asked for, got "
-                "None: say predict(..., prior=functools.partial(nngp, depth=3))"
-            )
+            raise ValueError(NO_PRIOR)
         return jnp.sqrt(jnp.diag(self.covariance))
 
 
@@ -107,16 +115,32 @@ def _kernels(by: str, kernel: object, prior: object, network: dict) -> _Kernels:
     if depth is None:
         raise TypeError("depth needs the number of weight layers unless kernel is given, got None")
     gain, beta = check_numbers(depth=depth, gain=network["gain"], beta=network["beta"])
-    sigma = as_activation(network["activation"])
-    setting = {"depth": depth, "gain": gain, "beta": beta, "activation": sigma}
+    as_activation(network["activation"])  # kept as it was given, which can be pickled
+    setting = network | {"gain": gain, "beta": beta}
     start = functools.partial(nngp, **setting) if prior is None else prior
     moving = start if by == "nngp" else functools.partial(ntk, **setting)
     return _Kernels(moving, start)
 
 
+def _of_networks(kernel: Kernel) -> bool:
+    """Is it a limit kernel of this library, with its settings?"""
+    known = isinstance(kernel, functools.partial) and kernel.func in (ntk, nngp)
+    return known and not kernel.args and not {"mesh", "diagonal"} & set(kernel.keywords)
+
+
+def _filled(points: np.ndarray) -> Array:
+    """Few points, the last repeated up to a multiple of ``ROUND``: one program for many sizes."""
+    missing = -len(points) % ROUND if len(points) <= 8 * ROUND else 0
+    return jnp.asarray(np.concatenate([points, np.repeat(points[-1:], missing, axis=0)]))
+
+
 def _table(name: str, kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
     """The kernel of two sets of points, or of one, as it comes: in the kernel's own dtype."""
-    table = kernel(jnp.asarray(x)) if y is None else kernel(jnp.asarray(x), jnp.asarray(y))
+    sets = [x] if y is None else [x, y]
+    if _of_networks(kernel):
+        table = kernel(*map(_filled, sets))[: len(x), : len(sets[-1])]
+    else:
+        table = kernel(*map(jnp.asarray, sets))
     shape = (len(x), len(x if y is None else y))
     if getattr(table, "shape", None) != shape:
         got = getattr(table, "shape", type(table).__name__)
@@ -133,56 +157,64 @@ def _distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 # A kernel of two equal points may differ from that of one with itself, by √ε. So no kernel here
 # sees a point twice.
-def _between(kernel: Kernel, x: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """K(X, X) and K(x, X), holding no kernel of the new points with themselves."""
-    distinct, where = _distinct(x)
-    gram = _table("kernel", kernel, distinct)
-    cross = np.array(_table("kernel", kernel, new, distinct))
-    places = {row.tobytes(): i for i, row in enumerate(distinct)}
-    for i, row in enumerate(new):
-        if (known := places.get(row.tobytes())) is not None:
-            cross[i] = gram[known]
-    return gram[np.ix_(where, where)], cross[:, where]
+class _Known(NamedTuple):
+    """A kernel and its matrix of the different training points; ``where`` finds each of them."""
+
+    name: str
+    kernel: Kernel
+    points: np.ndarray
+    where: np.ndarray
+    table: np.ndarray
+
+    @property
+    def gram(self) -> np.ndarray:
+        """K(X, X) in the kernel's own dtype."""
+        return self.table[np.ix_(self.where, self.where)]
+
+    def cross(self, new: np.ndarray, known: dict[int, int]) -> np.ndarray:
+        """K(x, X) in float64; ``known`` says which of the new points is which of the different."""
+        found = np.array(_table(self.name, self.kernel, new, self.points), np.float64)
+        for i, place in known.items():
+            found[i] = self.table[place]
+        return found[:, self.where]
+
+
+def _known(name: str, kernel: Kernel, x: np.ndarray) -> _Known:
+    points, where = _distinct(x)
+    return _Known(name, kernel, points, where, _table(name, kernel, points))
+
+
+def _floor(matrix: np.ndarray, dtype: np.dtype) -> float:
+    """What rounding may make of an eigenvalue 0: √eps, as of angles of nearly parallel points."""
+    return -len(matrix) * math.sqrt(np.finfo(dtype).eps) * float(np.abs(matrix).max())
+
+
+def _check_semidefinite(name: str, least: float, floor: float) -> None:
+    if least < floor:
+        raise ValueError(
+            f"{name} needs to give positive semi-definite matrices, got an eigenvalue of "
+            f"{least:.3g}"
+        )
 
 
 def _spectrum(name: str, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues from the smallest and eigenvectors in float64, of a kernel's own matrix."""
     matrix = np.asarray(as_symmetric(name, matrix))
     values, vectors = scipy.linalg.eigh(matrix.astype(np.float64))
-    # √eps: what rounding does to the angle between nearly parallel points
-    floor = -len(matrix) * np.sqrt(np.finfo(matrix.dtype).eps) * np.abs(matrix).max()
-    if values[0] < floor:
-        raise ValueError(
-            f"{name} needs to give positive semi-definite matrices, got an eigenvalue of "
-            f"{values[0]:.3g}"
-        )
+    _check_semidefinite(name, values[0], _floor(matrix, matrix.dtype))
     return values, vectors
 
 
-class _Matrices(NamedTuple):
-    """K(X, X) in the kernel's dtype, K(x, X) in float64, and S, (n + m, r), with S Sᵀ = Σ."""
-
-    gram: np.ndarray
-    cross: np.ndarray
-    root: np.ndarray | None
-
-
-def _matrices(kernels: _Kernels, by: str, x: np.ndarray, new: np.ndarray) -> _Matrices:
-    sigma, name = None, "kernel" if by == "nngp" else "prior"
-    if kernels.start is not None:
-        points, where = _distinct(np.concatenate([x, new]))
-        sigma = _table(name, kernels.start, points)
-    if by == "nngp":
-        left, right = where[: len(x)], where[len(x) :]
-        gram, cross = sigma[np.ix_(left, left)], sigma[np.ix_(right, left)]
-    else:
-        gram, cross = _between(kernels.moving, x, new)
-    root = None
-    if sigma is not None:
-        values, vectors = _spectrum(name, sigma)
-        # what rounding has made negative is cut
-        root = (vectors * np.sqrt(np.maximum(values, 0)))[where]
-    return _Matrices(gram, cross.astype(np.float64), root)
+def _without_negative_parts(name: str, covariance: np.ndarray, floor: float) -> np.ndarray:
+    """The covariance as a factor times its transpose, with the variances that are not negative."""
+    values, vectors = scipy.linalg.eigh(covariance)
+    _check_semidefinite(name, values[0], floor)
+    variances = np.maximum(np.diag(covariance), 0)
+    factor = vectors * np.sqrt(np.maximum(values, 0))  # what rounding has made negative is cut
+    size = np.linalg.norm(factor, axis=1)
+    factor *= (np.sqrt(variances) / np.where(size > 0, size, 1))[:, None]
+    product = factor @ factor.T
+    return (product + product.T) / 2
 
 
 # ---------------------------------------------------------------- training
@@ -249,6 +281,215 @@ def _targets(targets: ArrayLike, n: int) -> np.ndarray:
     return y
 
 
+# ---------------------------------------------------------------- trained once, asked often
+
+BLOCK = 2**22  # entries of a kernel that are held at once where blocks do
+
+
+def _check_room(name: str, n: int) -> None:
+    """Refuse n points whose matrices, four or so of n² numbers, this machine cannot hold."""
+    try:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows: it is found out by trying
+        return
+    if 32 * n * n > room:
+        raise MemoryError(
+            f"{name} needs fewer points, got {n}: their matrices take {32 * n * n / 1e9:.3g} GB, "
+            f"and this machine has {room / 1e9:.3g}. Way out: ntk_lib.scale.regression holds none"
+        )
+
+
+def _diagonal(name: str, kernel: Kernel, points: np.ndarray) -> np.ndarray:
+    """K(x, x) of each of the different points, in float64."""
+    if _of_networks(kernel):
+        return np.asarray(kernel(_filled(points), diagonal=True), np.float64)[: len(points)]
+    blocks = (points[i : i + 256] for i in range(0, len(points), 256))
+    return np.concatenate([np.diag(_table(name, kernel, b)) for b in blocks]).astype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """Networks trained on n points, as ``trained`` gives them: to be asked at new points.
+
+    ``coefficients`` α, of shape (n,) or (n, k), give the mean K(x, X) α. Four matrices (n, n) are
+    held at most, and the kernel's eigenvectors were found once.
+    """
+
+    x: np.ndarray
+    coefficients: np.ndarray
+    noise: float
+    by: str
+    _moving: _Known
+    _prior: Kernel | None
+    _vectors: np.ndarray
+    _weights: np.ndarray
+
+    def predict(self, x_test: Float[ArrayLike, "m d"]) -> Prediction:
+        """Mean and covariance at ``x_test``, of shape (m, d), as the function ``predict`` says.
+
+        Raises ``ValueError`` for points of another shape or not finite and for a prior that gives
+        another shape, NaN or a negative eigenvalue, ``MemoryError`` where (m, m) is too large.
+        """
+        if self._prior is None:
+            return Prediction(self.mean(x_test), None)
+        new = self._points(x_test)
+        _check_room("x_test", len(new))
+        asked = self._asked(new)
+        mean = jnp.asarray(asked.cross @ self.coefficients, self.x.dtype)
+        return Prediction(mean, jnp.asarray(self._covariance(asked), self.x.dtype))
+
+    def mean(self, x_test: Float[ArrayLike, "m d"]) -> Float[Array, " m *k"]:
+        """The mean alone, (m,) or (m, k), of which the kernel is computed in blocks of points.
+
+        Raises ``ValueError`` for points of another shape or not finite.
+        """
+        blocks = map(self._asked, self._blocks(x_test))
+        mean = np.concatenate([asked.cross @ self.coefficients for asked in blocks])
+        return jnp.asarray(mean, self.x.dtype)
+
+    def mean_and_std(
+        self, x_test: Float[ArrayLike, "m d"]
+    ) -> tuple[Float[Array, " m *k"], Float[Array, " m"]]:
+        """The mean and the standard deviation at each of m points, (m,), holding no (m, m).
+
+        Raises what ``predict`` raises, and ``ValueError`` where there is no prior.
+        """
+        if self._prior is None:
+            raise ValueError(NO_PRIOR)
+        means, variances = [], []
+        for asked in map(self._asked, self._blocks(x_test)):
+            means.append(asked.cross @ self.coefficients)
+            variances.append(self._variances(asked))
+        std = np.sqrt(np.concatenate(variances))
+        return tuple(jnp.asarray(t, self.x.dtype) for t in (np.concatenate(means), std))
+
+    def _points(self, x_test: ArrayLike) -> np.ndarray:
+        check_known(x_test=x_test)
+        return np.asarray(as_points("x_test", x_test, like=jnp.asarray(self.x)))
+
+    def _blocks(self, x_test: ArrayLike) -> list[np.ndarray]:
+        new, rows = self._points(x_test), max(1, BLOCK // len(self.x))
+        return [new[i : i + rows] for i in range(0, len(new), rows)]
+
+    def _asked(self, new: np.ndarray) -> "_Asked":
+        places = {row.tobytes(): i for i, row in enumerate(self._moving.points)}
+        found = ((i, places.get(row.tobytes())) for i, row in enumerate(new))
+        known = {i: place for i, place in found if place is not None}
+        return _Asked(new, known, self._moving.cross(new, known))
+
+    @functools.cached_property
+    def _start(self) -> _Known:
+        """Σ of the training points, computed when it is first needed."""
+        if self.by == "nngp":
+            return self._moving
+        start = _known("prior", self._prior, self.x)
+        table = np.asarray(as_symmetric("prior", start.table))
+        least = scipy.linalg.eigvalsh(table.astype(np.float64), subset_by_index=(0, 0))[0]
+        _check_semidefinite("prior", least, _floor(table, table.dtype))
+        return start
+
+    def _parts(self, asked: "_Asked") -> "_Parts":
+        """f at new points as R f₀ + noise, R = P - M on the old points and 1 on the fresh ones."""
+        M = (asked.cross @ self._vectors * self._weights) @ self._vectors.T
+        R, start = -M, self._start
+        firsts = np.unique(start.where, return_index=True)[1]
+        for i, place in asked.known.items():
+            R[i, firsts[place]] += 1
+        fresh = np.array([i for i in range(len(M)) if i not in asked.known], int)
+        between = asked.cross[fresh]
+        if self.by == "ntk" and len(fresh):
+            between = start.cross(asked.new[fresh], {})
+        return _Parts(M, R, start.gram.astype(np.float64), fresh, between)
+
+    def _variances(self, asked: "_Asked") -> np.ndarray:
+        M, R, sigma, fresh, between = self._parts(asked)
+        found = np.einsum("ij,ij->i", R @ sigma, R)
+        if len(fresh):
+            points, where = _distinct(asked.new[fresh])
+            own = _diagonal(self._start.name, self._start.kernel, points)[where]
+            found[fresh] += 2 * np.einsum("ij,ij->i", between, R[fresh]) + own
+        if self.by == "nngp":
+            found += self.noise**2 * np.einsum("ij,ij->i", M, M)
+        return np.maximum(found, 0)
+
+    def _covariance(self, asked: "_Asked") -> np.ndarray:
+        M, R, sigma, fresh, between = self._parts(asked)
+        found, top, name = R @ sigma @ R.T, np.abs(sigma).max(), self._start.name
+        if len(fresh):
+            points, where = _distinct(asked.new[fresh])
+            own = np.asarray(as_symmetric(name, _table(name, self._start.kernel, points)))
+            top = max(top, np.abs(own).max())
+            mixed = between @ R.T
+            found[fresh] += mixed
+            found[:, fresh] += mixed.T
+            found[np.ix_(fresh, fresh)] += own[np.ix_(where, where)]
+        if self.by == "nngp":
+            found += self.noise**2 * M @ M.T
+        rows = len(sigma) + len(found)
+        rounding = math.sqrt(np.finfo(self._start.table.dtype).eps)
+        floor = -rows * rounding * float(top) * (1 + float(np.sum(M * M)))
+        return _without_negative_parts(name, (found + found.T) / 2, floor)
+
+
+class _Asked(NamedTuple):
+    """New points, which of them are which of the old, and K(x, X)."""
+
+    new: np.ndarray
+    known: dict[int, int]
+    cross: np.ndarray
+
+
+class _Parts(NamedTuple):
+    M: np.ndarray
+    R: np.ndarray
+    sigma: np.ndarray
+    fresh: np.ndarray
+    between: np.ndarray
+
+
+def trained(
+    x: Float[ArrayLike, "n d"],
+    targets: Float[ArrayLike, " n *k"],
+    *,
+    depth: int | None = None,
+    activation: str | Activation = "relu",
+    gain: float = 1.0,
+    beta: float = 0.1,
+    time: float = math.inf,
+    noise: float = 0.0,
+    by: str = "ntk",
+    kernel: Kernel | None = None,
+    prior: Kernel | None = None,
+) -> Trained:
+    """Infinitely wide networks trained on (x, targets), kept to be asked at many sets of points.
+
+    Takes what ``predict`` takes, but for its ``x_test``. ``trained(x, y, depth=3).predict(x_test)``
+    is ``predict(x, y, x_test, depth=3)``; the second call of its ``predict`` factorises nothing.
+
+    Raises what ``predict`` raises, at once for what concerns the training, and ``MemoryError`` for
+    points whose matrices are larger than the memory of the machine.
+    """
+    check_known(x=x, targets=targets, time=time, noise=noise)
+    by = as_choice("by", by, ("ntk", "nngp"))
+    time, noise = as_nonnegative("time", time, infinite=True), as_nonnegative("noise", noise)
+    if math.isinf(noise * noise):
+        raise ValueError(f"noise needs a number whose square fits into float64, got {noise}")
+    network = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
+    kernels = _kernels(by, kernel, prior, network)
+    x = np.asarray(as_inputs(x)[0])
+    y = _targets(targets, len(x))
+    _check_room("x", len(x))
+    moving = _known("kernel", kernels.moving, x)
+    gram = moving.gram
+    values, vectors = _spectrum("kernel", gram)
+    _check_resolved(values, x, gram.dtype, noise=noise, time=time)
+    weights = _weights(values + noise**2, time)
+    alpha = (vectors * weights) @ (vectors.T @ y)
+    if time == math.inf:
+        _check_solved(gram, noise**2, alpha, y)
+    return Trained(x, alpha, noise, by, moving, kernels.start, vectors, weights)
+
+
 def predict(
     x: Float[ArrayLike, "n d"],
     targets: Float[ArrayLike, " n *k"],
@@ -283,10 +524,11 @@ def predict(
     ``kernel`` but no ``prior`` there is a mean and no covariance (None).
 
     The formulas, and the chapter that explains each, are at the head of the module. Kernels are
-    computed in the precision of the points, the rest in float64. It holds (n + m)² numbers, and
-    n(n + m) where there is no covariance. It runs on known numbers, not inside ``jit`` or ``grad``.
-    With float32 points the kernel's own rounding may move the mean by hundredths of the targets
-    where points on a line stand close and the noise is small; float64 points have no such error.
+    computed in the precision of the points, the rest in float64. It holds a few n² numbers, and
+    (n + m)² with a covariance; ``trained`` keeps what is found, for more sets of points. It runs
+    on known numbers, not inside ``jit`` or ``grad``. With float32 points the kernel's own rounding
+    may move the mean by hundredths of the targets where points on a line stand close and the noise
+    is small; float64 points have no such error.
 
     Raises ``ValueError`` where the end of training is lost in rounding (repeated points, or nearly
     so, with noise 0 or a small one), with the ways out; for targets of another shape, a negative
@@ -295,30 +537,9 @@ def predict(
     of ``"nngp"``, Matthews et al. 2017. With one output it is ``gradient_descent_mse_ensemble`` of
     neural-tangents with ``diag_reg=noise**2, diag_reg_absolute_scale=True``.
     """
-    check_known(x=x, targets=targets, x_test=x_test, time=time, noise=noise)
-    by = as_choice("by", by, ("ntk", "nngp"))
-    time, noise = as_nonnegative("time", time, infinite=True), as_nonnegative("noise", noise)
-    if math.isinf(noise * noise):
-        raise ValueError(f"noise needs a number whose square fits into float64, got {noise}")
-    network = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
-    kernels = _kernels(by, kernel, prior, network)
+    check_known(x=x, x_test=x_test)
     x_test = as_array("x_test", x_test)  # None too is refused
-    both = as_inputs(x, x_test, names=("x", "x_test"))
-    x, new = map(np.asarray, both)
-    y = _targets(targets, len(x))
-    gram, cross, root = _matrices(kernels, by, x, new)
-    values, vectors = _spectrum("kernel", gram)
-    _check_resolved(values, x, gram.dtype, noise=noise, time=time)
-    weights = _weights(values + noise**2, time)
-    alpha = (vectors * weights) @ (vectors.T @ y)
-    if time == math.inf:
-        _check_solved(gram, noise**2, alpha, y)
-    mean = jnp.asarray(cross @ alpha, x.dtype)
-    if root is None:
-        return Prediction(mean, None)
-    M = (cross @ vectors * weights) @ vectors.T
-    factor = root[len(x) :] - M @ root[: len(x)]
-    if by == "nngp":
-        factor = np.hstack([factor, noise * M])
-    covariance = factor @ factor.T
-    return Prediction(mean, jnp.asarray((covariance + covariance.T) / 2, x.dtype))
+    x, new = as_inputs(x, x_test, names=("x", "x_test"))  # in one dtype
+    network = {"depth": depth, "activation": activation, "gain": gain, "beta": beta}
+    run = {"time": time, "noise": noise, "by": by, "kernel": kernel, "prior": prior}
+    return trained(x, targets, **network, **run).predict(new)

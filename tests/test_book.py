@@ -56,7 +56,7 @@ ENGINE = [
     "tangent_kernels",
     "any_size",
 ]
-AFTER = ["prediction"]
+AFTER = ["prediction", "estimators"]
 PAGE = ["check", "explore"]
 ORDER = [*(f"engine.{name}" for name in ENGINE), *CHAPTER_ORDER, *AFTER]
 # What the project's other folders of code may import; tests may import all of them.
@@ -483,7 +483,7 @@ def test_no_file_names_a(pattern):
 README = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text("utf-8"), re.S)
 SHAPES = [  # what the lines of each example have made, and of which shape
     "theta (20, 20, 3, 3), summed (20, 20), moved (20, 3)",
-    "mean (5,), std (5,), large (5,), shared (500, 500)",
+    "mean (5,), std (5,), guess (5,), large (5,), shared (500, 500)",
     "start (6, 6), ours (6, 6)",
 ]
 

@@ -318,6 +318,25 @@ def test_a_chapter_to_come_is_in_the_reference_by_itself():
     ]
 
 
+def test_a_class_is_shown_as_it_is_made_and_its_methods_as_they_are_called():
+    model = NAMED["ntk_lib.estimators.NTKRegressor"]
+    assert model.signature.startswith("from ntk_lib import NTKRegressor\n\nNTKRegressor(\n")
+    assert "    depth: int = 3,\n    *,\n" in model.signature
+    assert model.signature.endswith("    normalize_y: bool = False,\n)")
+    shown = [call for call, _ in model.methods]
+    assert shown[:2] == ["fit(X, y)", "predict(X, return_std=False, return_cov=False)"]
+    assert "self" not in "".join(shown)
+    networks = NAMED["ntk_lib.prediction.Trained"]
+    assert networks.signature.endswith("    noise: float\n    by: str")
+    assert [call for call, _ in NAMED["ntk_lib.prediction.Prediction"].methods] == ["std"]
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if e.is_class], ids=lambda e: e.anchor)
+def test_a_method_says_what_it_gives(entry):
+    for shown, text in entry.methods:  # the name of a property may say it all
+        assert missing(text, raises=False) == [] or "(" not in shown
+
+
 def missing(docstring: str, *, raises: bool) -> list[str]:
     """The parts that an entry would lack."""
     said = reference.parts(docstring)

@@ -18,11 +18,12 @@ from scipy.linalg import expm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
+from ntk_lib import prediction
 from ntk_lib.early_stopping import smoother, trained_ensemble
 from ntk_lib.kernels import kernel_regression, polynomial, rbf
 from ntk_lib.lazy import flow_filter
 from ntk_lib.limiting_ntk import ntk
-from ntk_lib.prediction import Prediction, predict
+from ntk_lib.prediction import Prediction, predict, trained
 from ntk_lib.wide_networks import nngp
 
 quick = settings(deadline=None, derandomize=True, max_examples=25, database=None)
@@ -200,6 +201,56 @@ def test_no_kernel_of_the_new_points_with_themselves_is_asked_for_without_a_prio
     x, y, new = data(dtype="float32")
     predict(x, y, new, kernel=kernel, noise=1.0)
     assert asked == [(9, 9), (5, 9)]
+
+
+@pytest.mark.parametrize("by", ["ntk", "nngp"])
+@pytest.mark.parametrize("time", [3.0, math.inf])
+def test_what_is_trained_once_is_asked_often(by, time, x64, monkeypatch):
+    x, y, new = data()
+    new = np.concatenate([new, x[2:4], new[:1]])
+    settings = {"by": by, "time": time, "noise": 0.2, **NETWORK}
+    once = predict(x, y, new, **settings)
+    networks = trained(x, y, **settings)
+    networks.predict(new)
+    sizes = []
+
+    def counted(matrix, **options):
+        sizes.append(len(matrix))
+        return eigh(matrix, **options)
+
+    eigh = prediction.scipy.linalg.eigh
+    monkeypatch.setattr(prediction.scipy.linalg, "eigh", counted)
+    again = networks.predict(new)
+    assert sizes == [8]  # of the new points alone
+    np.testing.assert_array_equal(again.mean, once.mean)
+    np.testing.assert_array_equal(again.covariance, once.covariance)
+    monkeypatch.setattr(prediction, "BLOCK", 9 * 3)  # three points at a time
+    mean, std = networks.mean_and_std(new)
+    np.testing.assert_allclose(mean, once.mean, atol=1e-13)
+    np.testing.assert_allclose(networks.mean(new), once.mean, atol=1e-13)
+    np.testing.assert_allclose(std, once.std, atol=1e-7)
+    assert sizes == [8]
+
+
+def test_of_any_kernel_the_deviation_is_that_of_the_covariance(x64):
+    x, y, new = data()
+    new = np.concatenate([new, x[:1], new[:2]])
+    for options in ({"by": "nngp"}, {"prior": NARROW}):
+        networks = trained(x, y, kernel=NARROW, noise=0.1, **options)
+        std = networks.mean_and_std(new)[1]
+        np.testing.assert_allclose(std, networks.predict(new).std, atol=1e-9)
+    with pytest.raises(ValueError, match=r"^prior needs a kernel function where the standard dev"):
+        trained(x, y, kernel=NARROW, noise=0.1).mean_and_std(new)
+
+
+def test_more_points_than_the_machine_holds_are_refused_before_they_are_tried(monkeypatch):
+    x, y, _ = data(dtype="float32")
+    networks = trained(x, y, depth=2)
+    monkeypatch.setattr(prediction.os, "sysconf", lambda name: 40)  # 1600 bytes
+    with pytest.raises(MemoryError, match=r"^x needs fewer points, got 9: .*scale\.regression"):
+        trained(x, y, depth=2)
+    with pytest.raises(MemoryError, match=r"^x_test needs fewer points, got 9"):
+        networks.predict(x)
 
 
 # ---------------------------------------------------------------- what rounding would spoil

@@ -1373,6 +1373,17 @@ for function in (wide_networks.apply, wide_networks.preactivations):
     )
 
 # What has no rows, and why.
+# the same training, before there are new points
+TABLE[prediction.trained] = (
+    {"x": X, "targets": ONES, "depth": 2},
+    [
+        row
+        for row in TABLE[prediction.predict][1]
+        if "x_test" not in row[0]
+        and not re.match("prior needs (to give|finite|.*eigenvalue)", row[2])
+    ],
+)
+
 WITHOUT = {
     "angle": "a step of a traced computation, on arrays that its callers have checked",
     "arc_cosine_at": "a step of a traced computation",

@@ -110,19 +110,48 @@ class Entry(NamedTuple):
         """How it is imported and called, as code."""
         home = "ntk_lib" if self.handed_on else self.module
         source, _ = definitions(self.module)
-        shown = fields(self.node, source) if self.is_class else call(self.node, source)
+        made = method_of(self.node, "__init__") if self.is_class else self.node
+        if made is None:
+            shown = fields(self.node, source)
+        else:
+            shown = call(made, source, name=self.name, bound=self.is_class)
         return f"from {home} import {self.name}\n\n{shown}"
 
     @property
     def methods(self) -> Iterator[tuple[str, str]]:
-        """The public methods and properties of a class, and what they say."""
+        """The public methods of a class, as they are called, and properties; what each says."""
+        source, _ = definitions(self.module)
         for node in self.node.body if self.is_class else ():
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                yield node.name, ast.get_docstring(node) or ""
+                attribute = any(ast.unparse(d).endswith("property") for d in node.decorator_list)
+                shown = node.name if attribute else brief(node, source)
+                yield shown, ast.get_docstring(node) or ""
 
 
-def call(node: ast.FunctionDef, source: str) -> str:
-    """The head of a function, with its annotations as they are written."""
+def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    """The method of that name in the body of a class."""
+    found = (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == name)
+    return next(found, None)
+
+
+def brief(node: ast.FunctionDef, source: str) -> str:
+    """How a method is called, without annotations: ``predict(X, return_std=False)``."""
+    bare = ast.parse(ast.get_source_segment(source, node).strip()).body[0]
+    bare.returns, bare.args.args = None, bare.args.args[1:]
+    for arg in ast.walk(bare.args):
+        if isinstance(arg, ast.arg):
+            arg.annotation = None
+    return f"{node.name}({ast.unparse(bare.args)})"
+
+
+def call(
+    node: ast.FunctionDef, source: str, *, name: str | None = None, bound: bool = False
+) -> str:
+    """The head of a function, with its annotations as they are written.
+
+    Of ``__init__``, which is ``bound``, without ``self`` and by the ``name`` of its class.
+    """
+    name = name or node.name
 
     def written(part: ast.AST) -> str:
         return " ".join(ast.get_source_segment(source, part).split())
@@ -135,6 +164,7 @@ def call(node: ast.FunctionDef, source: str) -> str:
 
     args, shown = node.args, []
     plain = [*args.posonlyargs, *args.args]
+    plain = plain[1:] if bound else plain
     missing = [None] * (len(plain) - len(args.defaults))
     shown += [argument(*pair) for pair in zip(plain, [*missing, *args.defaults], strict=True)]
     if args.vararg:
@@ -144,17 +174,18 @@ def call(node: ast.FunctionDef, source: str) -> str:
     shown += [argument(*pair) for pair in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
     if args.kwarg:
         shown.append(f"**{argument(args.kwarg)}")
-    end = f") -> {written(node.returns)}" if node.returns else ")"
-    line = f"{node.name}({', '.join(shown)}{end}"
+    end = f") -> {written(node.returns)}" if node.returns and not bound else ")"
+    line = f"{name}({', '.join(shown)}{end}"
     if len(line) <= LONGEST:
         return line
-    return "\n".join([f"{node.name}(", *(f"    {each}," for each in shown), end])
+    return "\n".join([f"{name}(", *(f"    {each}," for each in shown), end])
 
 
 def fields(node: ast.ClassDef, source: str) -> str:
     """The fields of a class with their comments, as they are written."""
     lines = source.splitlines()
-    own = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    parts = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    own = [part for part in parts if not part.target.id.startswith("_")]
     shown = [line for part in own for line in lines[part.lineno - 1 : part.end_lineno]]
     return "\n".join([f"class {node.name}:", *(shown or ["    ..."])])
 

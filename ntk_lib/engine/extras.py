@@ -1,13 +1,16 @@
 """Packages that one function needs and the rest of the library does not.
 
-Serves ``gradient_flow`` (diffrax) and the figures (matplotlib): whoever wants a kernel on a cluster
-installs neither. They are the extras ``training`` and ``figures`` of ``pyproject.toml``.
+Serves ``gradient_flow`` (diffrax), the figures (matplotlib) and the estimators (scikit-learn):
+whoever wants a kernel on a cluster installs none of them. They are the extras ``training``,
+``figures`` and ``estimators`` of ``pyproject.toml``.
 """
 
 import importlib
 from types import ModuleType
 
 __all__ = ["needed"]
+
+INSTALLED_AS = {"sklearn": "scikit-learn"}  # where a package is imported by another name
 
 
 def needed(package: str, *, by: str, extra: str) -> ModuleType:
@@ -21,5 +24,6 @@ def needed(package: str, *, by: str, extra: str) -> ModuleType:
         top = package.partition(".")[0]
         if error.name != top:  # the package is here, and something that it needs is not
             raise
-        message = f"{by} needs {top}: pip install {top}, or this library with its extra {extra!r}"
+        name = INSTALLED_AS.get(top, top)
+        message = f"{by} needs {name}: pip install {name}, or this library with its extra {extra!r}"
         raise ModuleNotFoundError(message, name=top) from error
