@@ -5,6 +5,7 @@ A test that compares bits is marked ``optimised``, and one that computes long ma
 tolerance and compile more than they compute, are compiled in half the time.
 """
 
+import functools
 import inspect
 
 import jax
@@ -44,8 +45,13 @@ def no_hook():
 BITS = ("array_equal(", "ends_well(")  # ends_well: scripts that compare them
 
 
+@functools.cache  # a function has up to thousands of cases
+def compares_bits(function):
+    return any(call in inspect.getsource(function) for call in BITS)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         function = getattr(item, "function", None)
-        if function and any(call in inspect.getsource(function) for call in BITS):
+        if function and compares_bits(function):
             item.add_marker("optimised")
