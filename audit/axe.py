@@ -25,7 +25,7 @@ ONE_OF_EACH = """() => {
 # as boxes of their size: half of a page's elements and more.
 BOXES = """() => {
   for (const drawn of document.querySelectorAll('svg[aria-hidden=true]')) drawn.replaceChildren();
-  const within = [...document.querySelectorAll('.katex')].filter((x) => !x.closest('.katex-display'));
+  const within = [...document.querySelectorAll('.katex:not(.katex-display *)')];
   const sizes = within.map((formula) => formula.getBoundingClientRect());
   within.forEach((formula, i) => {
     formula.replaceChildren();
@@ -53,7 +53,7 @@ LOOKS = """() => {
 ALIKE = """() => {
   const seen = new Set();
   for (const node of document.body.querySelectorAll('*')) {
-    const texts = [...node.childNodes].filter((x) => x.nodeType === Node.TEXT_NODE && x.data.trim());
+    const texts = [...node.childNodes].filter((x) => x.nodeType === 3 && x.data.trim());
     if (!texts.length) continue;
     const kind = globalThis.axeLooks.map((look) => look.get(node)).join();
     if (seen.has(kind)) texts.forEach((text) => text.remove());

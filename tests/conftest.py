@@ -50,7 +50,13 @@ def compares_bits(function):
     return any(call in inspect.getsource(function) for call in BITS)
 
 
+# Files that take minutes, the longest first, so that at the end no core waits for another.
+LONG = ("tangent_kernels", "evaluation", "limiting_ntk", "interpolation", "any_size", "scale")
+LONG = [f"test_{name}" for name in (*LONG, "wide_networks", "kernels", "early_stopping")]
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         function = getattr(item, "function", None)
         if function and compares_bits(function):

@@ -1403,6 +1403,7 @@ WITHOUT = {
     "check_known": "refuses only traced values: see the test of them below",
 }
 
+
 def call(function, given):
     """With what may stand by position so: the names before a ``*``."""
     given = dict(given)

@@ -146,7 +146,7 @@ def by_recursion(
     sigma: Activation,
     gain: ArrayLike,
     beta: ArrayLike,
-    depth: int,
+    depth: ArrayLike,
     factors: bool = False,
     diagonal: bool = False,
 ) -> Float[Array, " n *m"]:
