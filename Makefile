@@ -87,9 +87,10 @@ environment: $(READY) ## install what requirements.txt pins, where it is not yet
 lint: $(READY) ## style, and notebooks in their stored form
 	@$(BIN)/python -m scripts.lint
 
+# the longest files first: LONG in tests/conftest.py
 unit: $(READY) ## tests of the library and of the sources
-	$(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m optimised
-	$(QUICKLY) $(BIN)/python -m pytest $(TOGETHER) tests --ignore tests/browser -m "not optimised"
+	$(BIN)/python -m pytest $(TOGETHER) --no-loadscope-reorder tests --ignore tests/browser -m optimised
+	$(QUICKLY) $(BIN)/python -m pytest $(TOGETHER) --no-loadscope-reorder tests --ignore tests/browser -m "not optimised"
 
 # so that at the end no core waits for another
 LONG_FIRST = $(filter $(LONG),$(NOTEBOOKS)) $(filter-out $(LONG),$(NOTEBOOKS))

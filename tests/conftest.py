@@ -5,6 +5,7 @@ A test that compares bits is marked ``optimised``, and one that computes long ma
 tolerance and compile more than they compute, are compiled in half the time.
 """
 
+import functools
 import inspect
 
 import jax
@@ -44,8 +45,19 @@ def no_hook():
 BITS = ("array_equal(", "ends_well(")  # ends_well: scripts that compare them
 
 
+@functools.cache  # a function has up to thousands of cases
+def compares_bits(function):
+    return any(call in inspect.getsource(function) for call in BITS)
+
+
+# Files that take minutes, the longest first, so that at the end no core waits for another.
+LONG = ("tangent_kernels", "evaluation", "limiting_ntk", "interpolation", "any_size", "scale")
+LONG = [f"test_{name}" for name in (*LONG, "wide_networks", "kernels", "early_stopping")]
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         function = getattr(item, "function", None)
-        if function and any(call in inspect.getsource(function) for call in BITS):
+        if function and compares_bits(function):
             item.add_marker("optimised")

@@ -363,8 +363,11 @@ def test_gradients_are_finite_at_equal_opposite_and_zero_points(activation):
         options = {"depth": 3, "activation": activation, "beta": beta}
         return ntk(s, **options).sum() + ntk(s, -t, **options).sum()
 
-    slope = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnames="beta")
-    for gradient in (*slope(x, x, beta=0.3), *slope(x[:4], x[:4], beta=0.0)):
+    # without bias the kernels with a kink take another way; those of the smooth are one program
+    known = "beta" if activation in ("relu", LEAKY) else ()
+    slope = jax.jit(jax.grad(total, argnums=(0, 1)), static_argnames=known)
+    moved = x.at[4].set(x[2])
+    for gradient in (*slope(x, x, beta=0.3), *slope(moved, moved, beta=0.0)):
         assert np.all(np.isfinite(gradient))
 
 

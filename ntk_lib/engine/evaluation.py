@@ -146,7 +146,7 @@ def by_recursion(
     sigma: Activation,
     gain: ArrayLike,
     beta: ArrayLike,
-    depth: int,
+    depth: ArrayLike,
     factors: bool = False,
     diagonal: bool = False,
 ) -> Float[Array, " n *m"]:
@@ -451,9 +451,13 @@ def _with_equal_rows(kernel: Array, *sides: np.ndarray) -> Array:
     """The kernel in which equal points have equal rows and columns, to the last bit."""
     for axis, side in enumerate(sides):
         if np.any(side != np.arange(len(side))):
-            take = functools.partial(jnp.take, axis=axis)
-            kernel = jax.jit(take, out_shardings=kernel.sharding)(kernel, side)
+            kernel = _taking(axis, kernel.sharding)(kernel, side)
     return kernel
+
+
+@functools.lru_cache(maxsize=64)
+def _taking(axis: int, sharding: jax.sharding.Sharding) -> Callable[[Array, np.ndarray], Array]:
+    return jax.jit(functools.partial(jnp.take, axis=axis), out_shardings=sharding)
 
 
 def _firsts_of(index: np.ndarray) -> np.ndarray:

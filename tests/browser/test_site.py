@@ -18,7 +18,7 @@ import nbformat
 import pytest
 import yaml
 from fontTools.ttLib import TTFont
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Page, expect
 
 from audit.axe import SCROLLERS, all_findings, findings, settle, unfold
 from scripts.browse import wake_explorers
@@ -499,6 +499,14 @@ def test_mathematics_is_rendered_and_its_fonts_load(desk):
 # ---------------------------------------------------------------- explorers
 
 
+def explorers(page: Page) -> list[Locator]:
+    """Those alive, by their ids: Playwright takes long to look for ``LIVE``, at each call anew."""
+    ids = page.evaluate("(live) => [...document.querySelectorAll(live)].map((f) => f.id)", LIVE)
+    assert all(ids)
+    assert len(set(ids)) == len(ids)
+    return [page.locator(f"figure[id='{name}']") for name in ids]
+
+
 def controls(explorer: Locator, kind: str) -> list[Locator]:
     return explorer.locator(f"{kind}[data-control]").all()
 
@@ -508,14 +516,22 @@ def named(explorer: Locator, control: Locator | None = None) -> str:
     return f"{name}, {control.get_attribute('data-control')}" if control else name
 
 
-def picture(explorer: Locator) -> str:
-    return explorer.locator(".ntk-picture").inner_html()
+NUMBERED = """(node) => {
+  const seen = (globalThis.picturesSeen ??= new Map());
+  const text = node.innerHTML;
+  return seen.get(text) ?? (seen.set(text, seen.size), seen.size - 1);
+}"""
+
+
+def picture(explorer: Locator) -> int:
+    """The number of the picture shown, among the different ones seen on its page."""
+    return explorer.locator(".ntk-picture").evaluate(NUMBERED)
 
 
 @every_page_with_explorers
 def test_every_explorer_comes_alive(page, desk):
     assert desk.page.locator(LIVE).count() == source(page).explorers
-    for explorer in desk.page.locator(LIVE).all():
+    for explorer in explorers(desk.page):
         expect(explorer.locator(".ntk-picture")).to_have_accessible_name(re.compile(r"\S"))
         expect(explorer.locator(".ntk-text")).to_have_text(re.compile(r"\S"))
 
@@ -523,7 +539,7 @@ def test_every_explorer_comes_alive(page, desk):
 @every_page_with_explorers
 def test_every_step_of_every_slider_changes_the_picture_and_what_is_said(desk):
     same = []
-    for explorer in desk.page.locator(LIVE).all():
+    for explorer in explorers(desk.page):
         for slider in controls(explorer, "input[type=range]"):
             expect(slider).to_have_accessible_name(re.compile(r"\S"))
             last = int(slider.get_attribute("max"))
@@ -543,7 +559,7 @@ def test_every_step_of_every_slider_changes_the_picture_and_what_is_said(desk):
 @every_page_with_explorers
 def test_every_entry_of_every_menu_changes_the_picture(desk):
     same = []
-    for explorer in desk.page.locator(LIVE).all():
+    for explorer in explorers(desk.page):
         for menu in controls(explorer, "select"):
             expect(menu).to_have_accessible_name(re.compile(r"\S"))
             words = menu.locator("option").all_inner_texts()
@@ -559,27 +575,30 @@ def test_every_entry_of_every_menu_changes_the_picture(desk):
 
 @every_page_with_explorers
 def test_sliders_obey_the_keyboard(desk):
-    for explorer in desk.page.locator(LIVE).all():
+    for explorer in explorers(desk.page):
         for slider in controls(explorer, "input[type=range]"):
             last = slider.get_attribute("max")
             slider.focus()
+            shown, at = picture(explorer), slider.input_value()
             for key, value in [
                 ("Home", "0"),
                 ("ArrowRight", "1"),
                 ("ArrowLeft", "0"),
                 ("End", last),
             ]:
-                before = picture(explorer), slider.input_value()
                 desk.page.keyboard.press(key)
                 expect(slider, f"{named(explorer, slider)}: {key}").to_have_value(value)
-                assert (picture(explorer) != before[0]) == (value != before[1])
+                now = picture(explorer)
+                assert (now != shown) == (value != at)
+                shown, at = now, value
 
 
 @every_page_with_explorers
 def test_play_starts_stops_and_ends_by_keyboard(desk):
     clock, keyboard = desk.page.clock, desk.page.keyboard
     clock.pause_at("2100-01-01")
-    for button in desk.page.locator(f"{LIVE} .ntk-play").all():
+    buttons = [b for explorer in explorers(desk.page) for b in explorer.locator(".ntk-play").all()]
+    for button in buttons:
         slider = button.locator("xpath=..").locator("input[type=range]")
         slider.fill("0")
         expect(button).to_have_accessible_name(re.compile("^Play "))
@@ -596,7 +615,11 @@ def test_play_starts_stops_and_ends_by_keyboard(desk):
         clock.run_for(10_000)
         expect(slider).to_have_value("1")
         keyboard.press("Enter")
-        clock.run_for(60_000)
+        for _ in range(30):
+            clock.run_for(2_000)
+            if slider.input_value() == slider.get_attribute("max"):
+                break
+        clock.run_for(2_000)  # a frame lasts 900 ms, the last one too
         expect(slider).to_have_value(slider.get_attribute("max"))
         expect(button).to_have_accessible_name(re.compile("^Play "))
     clock.resume()
@@ -620,10 +643,10 @@ HEIGHTS = """[...document.querySelectorAll('figure.ntk-explorer')]
 @every_page_with_explorers
 def test_nothing_moves_when_explorers_come_alive(page, visit, width):
     """The first frame keeps the room that the controls will take."""
-    here = visit(address(page), asleep=True, viewport={"width": width, "height": 900}).page
+    here = visit("about:blank", asleep=True, viewport={"width": width, "height": 900}).page
     kept = f"addEventListener('DOMContentLoaded', () => (globalThis.kept = {HEIGHTS}))"
     here.add_init_script(kept)
-    here.reload()
+    here.goto(address(page))
     wake_explorers(here)
     assert here.evaluate("kept") == here.evaluate(HEIGHTS)
 

@@ -39,11 +39,15 @@ def sphere(n, d, dtype="float64", seed=0):
     return (x * (math.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))).astype(dtype)
 
 
+# one program for all depths
+whole = jax.jit(evaluation.by_recursion, static_argnames=("recursion", "sigma"))
+
+
 def recursion_of(recursion, x, y=None, *, depth, activation="relu", gain=1.0, beta=0.1):
     """The kernel in one piece and by the recursion alone."""
     x, y = jnp.asarray(x), None if y is None else jnp.asarray(y)
     sigma, numbers = as_activation(activation), {"gain": gain, "beta": beta}
-    return np.asarray(evaluation._whole(recursion, x, y, sigma=sigma, depth=depth, **numbers))
+    return np.asarray(whole(recursion, x, y, sigma=sigma, depth=np.int32(depth), **numbers))
 
 
 @pytest.fixture
