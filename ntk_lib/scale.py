@@ -102,8 +102,9 @@ def kernel_product(
     """K(x, y) v, never holding more of the kernel than a block of 2048 × 2048.
 
     ``v`` has shape (m,) or (m, k), one row a point of ``y`` (of ``x`` without ``y``); the result
-    (n,) or (n, k), in the kernel's units times those of ``v``. Sums are in float64, the kernel in
-    the precision of the points. Without ``y`` only blocks on and above the diagonal are computed.
+    (n,) or (n, k), in the kernel's units times those of ``v``. A block and its product are in the
+    precision of the points, the sum over blocks in float64. Without ``y`` only blocks on and above
+    the diagonal are computed.
 
     Raises ``TypeError`` for a kernel that is no function, ``ValueError`` for one that does not give
     (n, m), for a ``v`` of another shape, and what ``as_inputs`` raises.
@@ -227,7 +228,13 @@ def _landmarks(
     corner = np.asarray(_kernel_block(kernel, x[chosen], None), np.float64)
     # the usual lift of the corner by its rounding, so that it has a Cholesky factor
     lift = float(jnp.finfo(x.dtype).eps) * np.trace(corner)
-    factor = scipy.linalg.cholesky(corner + lift * np.eye(count), lower=True)
+    try:
+        factor = scipy.linalg.cholesky(corner + lift * np.eye(count), lower=True)
+    except scipy.linalg.LinAlgError:
+        raise ValueError(
+            f"kernel needs to be positive semi-definite, got one that is not at {count} landmarks: "
+            "float64 points or fewer landmarks, if it should be"
+        ) from None
     half = scipy.linalg.solve_triangular(factor, columns.T, lower=True).T  # K ≈ half halfᵀ
     U, root, _ = scipy.linalg.svd(half, full_matrices=False)
     s = root**2
@@ -291,7 +298,8 @@ def regression(
     solver keeps account of (default 1e-5 for float32 points, 1e-10 for float64).
 
     Raises ``TypeError`` and ``ValueError`` as ``kernel_product`` does, ``ValueError`` for a
-    negative ridge, targets of another shape, landmarks without a key or more than points, and
+    negative ridge, targets of another shape, landmarks without a key, more of them than points or
+    a kernel that is indefinite on them, and
     ``RuntimeError`` when ``max_steps`` steps do not reach the tolerance.
     Source: Nyström preconditioning, Frangella, Tropp and Udell 2023.
     """

@@ -145,6 +145,29 @@ def test_landmarks_help_by_the_inverse_of_nystroms_approximation(landmarks, shif
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
+def test_a_kernel_that_is_indefinite_at_the_landmarks_is_refused(no_hook, x64):
+    x, targets = data()
+
+    def indefinite(x, y=None):
+        return TANGENT(x, y) - 2 * TANGENT(x, y) ** 2
+
+    with pytest.raises(ValueError, match=r"^kernel needs to be positive semi-definite, .* 5 land"):
+        regression(indefinite, x, targets, landmarks=5, key=KEY)
+
+
+def test_the_residual_in_the_result_is_the_true_one():
+    """The solver's own account goes below what float32 products can reach."""
+    x, targets = data("float32")
+    solution = regression(TANGENT, x, targets, ridge=1e-6, tolerance=1e-9)
+    matrix = held(x) + N * 1e-6 * np.eye(N)
+    left = np.linalg.norm(matrix @ np.asarray(solution.coefficients, float) - targets)
+    assert solution.residual > 1e-8
+    # each of the two roundings moves it: of the products, and of the coefficients that are returned
+    rounding = np.finfo("float32").eps * np.abs(matrix).sum(axis=1).max()
+    rounding *= np.linalg.norm(solution.coefficients)
+    assert abs(solution.residual * np.linalg.norm(targets) - left) < rounding
+
+
 def test_no_more_landmark_columns_than_asked_for_are_held():
     x, targets = data("float32")
     asked = []
