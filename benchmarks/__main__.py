@@ -375,7 +375,7 @@ def solvers(sizes: Sequence[int] = SIZES) -> list[dict]:
                 arguments["rows"] = rows_at_once
             setting = arguments.get("landmarks", RANK)
             keep(name, setting, _solved(side, task, n, **arguments))
-        goal = WITHIN * found.get("regression", {"error": 0})["error"]
+        goal = WITHIN * found.get("regression", {"test error": 0})["test error"]
         for name, task, settings, arguments in approximate:
             if above.get(name, 0) * 4 > ENOUGH or not goal:
                 rows.append({"solver": name, "n": n, "left out": "time"})
@@ -384,11 +384,11 @@ def solvers(sizes: Sequence[int] = SIZES) -> list[dict]:
                 if settings[place] > n // 2 and task == "falkon":
                     continue
                 row = _solved("solvers", task, n, **arguments(settings[place]))
-                if row["error"] <= goal:
+                if row["test error"] <= goal:
                     begin[name] = max(0, place - 1)
                     keep(name, settings[place], row)
                     break
-                print(f"    {name} ({settings[place]}): error {row['error']} > {goal:.4g}", flush=True)
+                print(f"    {name} ({settings[place]}): error {row['test error']} > {goal:.4g}", flush=True)
             else:
                 rows.append({"solver": name, "n": n, "left out": "error"})
     return rows
@@ -397,7 +397,7 @@ def solvers(sizes: Sequence[int] = SIZES) -> list[dict]:
 def _spent(row: dict) -> str:
     return (
         f"{row['processor']:.3g} s of processor time, {row['seconds']:.3g} s by the clock, "
-        f"{page.mebibytes(row['peak'])} MiB, test error {row['error']}, {row['steps']} steps"
+        f"{page.mebibytes(row['peak'])} MiB, test error {row['test error']}, {row['steps']} steps"
     )
 
 

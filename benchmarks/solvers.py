@@ -5,20 +5,14 @@
 All take the kernel exp(−‖x − y‖/LENGTH) and float32 points. GPyTorch solves the same equations as
 ``scale.regression``, by conjugate gradients with a pivoted Cholesky factor to help them. Falkon
 (Rudi, Carratino and Rosasco 2017; Meanti et al. 2020) has coefficients for some points only, its
-centres, and the same ridge. EigenPro (Ma and Belkin 2019) has no ridge: it is stopped early.
+centres, and the same ridge. EigenPro (Ma and Belkin 2019) has no ridge: it is stopped early. A process imports the one library
+that it measures.
 """
 
 from collections.abc import Callable
 
-import gpytorch
 import numpy as np
 import torch
-from eigenpro2.kernels import laplacian
-from eigenpro2.models import KernelModel
-from falkon import Falkon, FalkonOptions
-from falkon.kernels import LaplacianKernel
-from gpytorch.kernels import MaternKernel
-from linear_operator.utils.linear_cg import linear_cg
 
 from benchmarks.worker import LENGTH, SHIFT, Solved, serve
 
@@ -29,7 +23,10 @@ Solver = Callable[[np.ndarray, np.ndarray], Solved]
 
 def gpytorch_cg(*, rank: int, tolerance: float, rows: int) -> Solver:
     """GPyTorch's conjugate gradients: the kernel held, or so many ``rows`` at a time (0: held)."""
-    count = 0
+    import gpytorch
+    from linear_operator import utils
+
+    count, cg = 0, utils.linear_cg
 
     def counted(*arguments: object, **keywords: object) -> object:
         """The library's own, asked how often it takes the product."""
@@ -40,16 +37,14 @@ def gpytorch_cg(*, rank: int, tolerance: float, rows: int) -> Solver:
             count += 1
             return product(v)
 
-        return linear_cg(times, *others, **keywords)
+        return cg(times, *others, **keywords)
 
-    import linear_operator.operators._linear_operator as library
-
-    library.utils.linear_cg = counted
+    utils.linear_cg = counted
 
     def solve(x: np.ndarray, targets: np.ndarray) -> Solved:
         nonlocal count
         count = 0
-        kernel = MaternKernel(nu=0.5)
+        kernel = gpytorch.kernels.MaternKernel(nu=0.5)
         kernel.lengthscale = LENGTH
         with (
             torch.no_grad(),
@@ -70,6 +65,8 @@ def gpytorch_cg(*, rank: int, tolerance: float, rows: int) -> Solver:
 
 def falkon(*, centres: int) -> Solver:
     """Falkon with so many centres, its own 20 steps, and its own products (not KeOps')."""
+    from falkon import Falkon, FalkonOptions
+    from falkon.kernels import LaplacianKernel
 
     def solve(x: np.ndarray, targets: np.ndarray) -> Solved:
         options = FalkonOptions(use_cpu=True, keops_active="no")
@@ -83,6 +80,8 @@ def falkon(*, centres: int) -> Solver:
 
 def eigenpro(*, epochs: int, gibibytes: int) -> Solver:
     """EigenPro's second version, stopped after so many epochs."""
+    from eigenpro2.kernels import laplacian
+    from eigenpro2.models import KernelModel
 
     def solve(x: np.ndarray, targets: np.ndarray) -> Solved:
         torch.manual_seed(1806)

@@ -168,7 +168,7 @@ def _errors(solved: Solved, n: int, kernel: Callable) -> dict[str, float]:
     on = np.concatenate(
         [kernel(some, solved.points) @ alpha for some in np.split(new, 20)]  # 100 points at a time
     )
-    errors = {"error": float(f"{np.mean((on - truth) ** 2):.4g}"), "steps": int(solved.steps)}
+    errors = {"test error": float(f"{np.mean((on - truth) ** 2):.4g}"), "steps": int(solved.steps)}
     if len(alpha) == n:
         some = np.random.default_rng(1).choice(n, SAMPLE, replace=False)
         left = [kernel(x[part], x) @ alpha for part in np.split(some, 10)]

@@ -277,7 +277,7 @@ def _system(
     memory: int,
 ) -> _System:
     _as_kernel(kernel)
-    memory = as_whole("memory", memory, least=0)
+    memory = as_whole("memory", memory, least=0, most=2**62)
     landmarks = as_whole("landmarks", landmarks, least=0)
     if landmarks > len(x):
         raise ValueError(f"landmarks needs at most the {len(x)} points of x, got {landmarks}")
