@@ -38,7 +38,7 @@ Task = Callable[..., Callable[[], object]]
 
 LENGTH, SHIFT = 5.0, 0.1  # of the kernel exp(−‖x − y‖/LENGTH), and what its diagonal gets on top
 DIMENSIONS, NOISE, HELD_OUT = 20, 0.3, 2000
-WARM = 3000  # points of the solve that compiles
+BLOCK = 2048  # points of the solve that compiles, and as many as the last block of n has
 SAMPLE = 1000  # equations whose residual is recomputed
 
 
@@ -184,7 +184,7 @@ def _solve(solve: Callable[..., Solved], n: int) -> dict[str, float]:
     A smaller one before it compiles. Time and peak are from arrays to coefficients, errors are
     measured after. Processor time counts what the process did, whatever else the machine does.
     """
-    solve(*problem(WARM)[:2])
+    solve(*problem(BLOCK + n % BLOCK)[:2])
     x, targets, *_ = problem(n)
     before = _held()
     clock, processor = time.perf_counter(), time.process_time()
