@@ -37,6 +37,17 @@ def larger(part, key, factor):
     return change
 
 
+def solved(solver, key, factor):
+    """Results in which that number of that solver is ``factor`` times as large."""
+
+    def change(results):
+        for row in results["solvers"]:
+            if row["solver"] == solver and key in row:
+                row[key] *= factor
+
+    return change
+
+
 def test_the_page_is_what_the_results_render_to():
     assert page.PAGE.read_text(encoding="utf-8") == page.render(RESULTS)
 
@@ -79,6 +90,23 @@ def test_what_the_page_claims_holds_for_its_numbers(name):
         pytest.param(
             larger("numerics", "by entry", 1e9), {"relative error of an entry, relu"}, id="numerics"
         ),
+        *[
+            pytest.param(solved(solver, key, factor), {name}, id=name)
+            for solver, key, factor, name in (
+                ("GPyTorch", "residual", 100, "residual of conjugate gradients"),
+                ("EigenPro", "test error", 2, "test error of a library as a share of ours"),
+                ("GPyTorch", "processor", 100, "GPyTorch's time by ours"),
+                (
+                    "regression, blocks kept",
+                    "processor",
+                    100,
+                    "our time with blocks kept by GPyTorch's",
+                ),
+                ("regression", "peak", 100, "our memory by GPyTorch's"),
+                ("EigenPro", "processor", 0.01, "EigenPro's time by ours"),
+                ("Falkon", "processor", 100, "Falkon's time by ours"),
+            )
+        ],
     ],
 )
 def test_a_bad_run_is_refused_by_its_claims(change, names):
@@ -90,8 +118,8 @@ def test_a_bad_run_is_refused_by_its_claims(change, names):
 
 
 def test_every_claim_is_one_that_some_bad_run_breaks():
-    """The table above names them all: 3 + 2 + 2 + 1."""
-    assert len(page.CLAIMS) == 8
+    """The table above names them all: 3 + 2 + 2 + 1 + 7."""
+    assert len(page.CLAIMS) == 15
 
 
 def test_no_number_is_no_success():
@@ -120,11 +148,12 @@ def test_both_sides_get_the_same_points(data):
         assert np.ptp(norms) > 0.1
 
 
-def test_a_regression_problem_is_the_same_for_all_and_grows_by_adding_points():
-    x, targets, new, truth = worker.problem(50)
-    assert [array.shape for array in (x, targets, new, truth)] == [(50, 20), (50,), (2000, 20), (2000,)]
-    assert {array.dtype for array in (x, targets, new, truth)} == {np.dtype(np.float32)}
-    for one, other in zip((x, targets, new, truth), worker.problem(50), strict=True):
+def test_a_regression_problem_is_the_same_for_all():
+    problem = x, targets, new, truth = worker.problem(50)
+    assert (x.shape, targets.shape) == ((50, 20), (50,))
+    assert (new.shape, truth.shape) == ((2000, 20), (2000,))
+    assert {array.dtype for array in problem} == {np.dtype(np.float32)}
+    for one, other in zip(problem, worker.problem(50), strict=True):
         np.testing.assert_array_equal(one, other)
     # coordinate i has standard deviation 1/√i; of 2000 draws it is known to 1.6 %
     np.testing.assert_allclose(new.std(axis=0) * np.sqrt(np.arange(1, 21)), 1, atol=0.07)
