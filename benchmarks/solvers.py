@@ -5,8 +5,8 @@
 All take the kernel exp(−‖x − y‖/LENGTH) and float32 points. GPyTorch solves the same equations as
 ``scale.regression``, by conjugate gradients with a pivoted Cholesky factor to help them. Falkon
 (Rudi, Carratino and Rosasco 2017; Meanti et al. 2020) has coefficients for some points only, its
-centres, and the same ridge. EigenPro (Ma and Belkin 2019) has no ridge: it is stopped early. A process
-imports the one library that it measures.
+centres, and the same ridge. EigenPro (Ma and Belkin 2019) has no ridge: it is stopped early. A
+process imports the one library that it measures.
 """
 
 from collections.abc import Callable
