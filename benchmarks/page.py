@@ -437,7 +437,7 @@ def _solvers_in_words(results: Results) -> str:
     largest = max(row["n"] for row in rows)
     missing = (
         f" These numbers end at {largest} points: 40 000 and 80 000, which `make bench` measures too, "
-        "were not run."
+        "were not run. " + results["solvers machine"].get("note", "")
         if largest < 80_000
         else ""
     )
@@ -446,7 +446,7 @@ def _solvers_in_words(results: Results) -> str:
         for row in _done(rows, "Falkon")
     )
     return f"""\
-`regression` does not win. At {n} points GPyTorch takes at most {bound["GPyTorch's time by ours"]} of its time: it holds the kernel, and `regression` computes it anew in each step, as it must when the kernel does not fit. For that it has at most {bound["our memory by GPyTorch's"]} of GPyTorch's memory. Where memory is to spare, `memory=` keeps blocks of the kernel from the first step on, half of it suffices, and at the largest size the time is at most {bound["our time with blocks kept by GPyTorch's"]} times GPyTorch's. The two that approximate take at least {bound["Falkon's time by ours"]} (Falkon) and {bound["EigenPro's time by ours"]} (EigenPro) of the time of `regression` at their largest size, and this problem is unkind to them: the kernel is rough and the noise small, so that an error within 2 % needs many centres and epochs. Falkon, with the largest setting that was tried, was up to {100 * (worst - 1):.0f} % above the exact solution; fewer centres are faster and further off (`make bench` prints each setting that it tries). Both were made for millions of points and for graphics processors, of which nothing is measured here.{missing}"""
+`regression` does not win. At {n} points GPyTorch takes at most {bound["GPyTorch's time by ours"]} of its time: it holds the kernel, and `regression` computes it anew in each step, as it must when the kernel does not fit. For that it has at most {bound["our memory by GPyTorch's"]} of GPyTorch's memory. Where memory is to spare, `memory=` keeps blocks of the kernel from the first step on, half of it suffices, and at the largest size the time is at most {bound["our time with blocks kept by GPyTorch's"]} times GPyTorch's. The two that approximate take at least {bound["Falkon's time by ours"]} (Falkon) and {bound["EigenPro's time by ours"]} (EigenPro) of the time of `regression` at their largest size. EigenPro's grows most slowly of all. This problem is unkind to them: the kernel is rough and the noise small, so that an error within 2 % needs many centres and epochs. Falkon, with the largest setting that was tried, was up to {100 * (worst - 1):.0f} % above the exact solution; fewer centres are faster and further off (`make bench` prints each setting that it tries). Both were made for millions of points and for graphics processors, of which nothing is measured here.{missing}"""
 
 
 def render(results: Results) -> str:
