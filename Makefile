@@ -14,6 +14,9 @@ PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The libraries that `make bench` measures against work only with an old JAX.
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/pins-$(shell git hash-object benchmarks/peers.txt)
+# Those of the part on many points need PyTorch: an environment of its own again.
+SOLVERS := .venv-solvers
+SOLVERS_READY := $(SOLVERS)/pins-$(shell git hash-object benchmarks/solvers.txt)
 # Sphinx does not copy a changed stylesheet or script when no page has changed.
 SEEN  := _build/.look-$(LOOK)
 
@@ -125,8 +128,18 @@ $(PEERS_READY):
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peers.txt
 	@touch $@
 
-bench: $(READY) $(PEERS_READY) ## speed, as ratios measured side by side; rewrites book/speed.md (ONLY=part prints one part)
-	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+# First what others build with, then the repositories, which are compiled by it.
+$(SOLVERS_READY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else "The solvers need Python 3.11 or 3.12; %s is %d.%d. Try: make bench PYTHON=python3.12" % (sys.executable, *v))'
+	$(PYTHON) -m venv --clear $(SOLVERS)
+	@grep -v '@ git+' benchmarks/solvers.txt > $(SOLVERS)/wheels.txt
+	@grep '@ git+' benchmarks/solvers.txt > $(SOLVERS)/sources.txt
+	$(SOLVERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(SOLVERS)/wheels.txt
+	FORCE_ONLY_CPU=1 $(SOLVERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --requirement $(SOLVERS)/sources.txt
+	@touch $@
+
+bench: $(READY) $(if $(filter solvers,$(ONLY)),,$(PEERS_READY)) $(if $(filter-out solvers,$(ONLY)),,$(SOLVERS_READY)) ## speed, as ratios measured side by side; rewrites book/speed.md (ONLY=part prints one part, KEEP=yes writes it)
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep) $(if $(LARGEST),--largest $(LARGEST))
 
 peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the tests compare with
 	$(PEERS)/bin/python -m benchmarks.fixture

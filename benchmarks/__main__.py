@@ -2,7 +2,8 @@
 
     make bench                           everything
     make bench ONLY=limit                one part, printed only (limit, memory, empirical, scaling,
-                                         numerics)
+                                         numerics, solvers)
+    make bench ONLY=solvers KEEP=yes     one part, which takes the place of its old numbers
 
 Every ratio is of two medians from one run: the contestants are compiled and warmed up, then called
 in turns, so that whatever else the machine does hits all alike. Their results are compared too: a
@@ -18,7 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from ntk_lib.page.check import slope
 
 REPO = Path(__file__).parents[1]
 PEERS = REPO / ".venv-peers" / "bin" / "python"
+SOLVERS = REPO / ".venv-solvers" / "bin" / "python"
 
 TURNS = 9
 # Seconds: a contestant whose turns would take longer has fewer, as many as fit but at least one.
@@ -42,23 +44,34 @@ TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5)}
 # ---------------------------------------------------------------- two processes
 
 
+ONE_CORE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def _on_one_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 class Worker:
     """A process of one side; a call sends a request and returns the answer.
 
     Ends the run when the answer is an error.
     """
 
-    def __init__(self, python: Path | str, module: str) -> None:
+    def __init__(self, python: Path | str, module: str, one_core: bool = False) -> None:
+        # its threads would wait for each other, on a busy machine for long
+        cores = dict.fromkeys(ONE_CORE, "1") if one_core else {}
         # progress bars and warnings of the libraries: shown only if the process dies
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(python), "-m", module],
             cwd=REPO,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu"} | cores,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            preexec_fn=_on_one_core if one_core else None,
         )
 
     def __call__(self, do: str, **request: object) -> dict:
@@ -301,12 +314,103 @@ def numerics() -> list[dict]:
     return rows
 
 
+# Points; what the peers that approximate may add to the test error; seconds of processor time from
+# which a solver gets no larger problem; bytes that a solver may take for blocks of the kernel.
+SIZES = (5000, 10_000, 20_000, 40_000, 80_000)
+WITHIN, ENOUGH, BLOCKS = 1.02, 600, 2**31
+EXACT = 1e-4  # residual at which conjugate gradients stop, ours and GPyTorch's
+RANK = 100  # of GPyTorch's pivoted Cholesky factor: 25 steps at n = 5000, with its default 15 63
+CENTRES = (500, 1000, 2000, 4000, 8000, 16_000)
+EPOCHS = (1, 2, 4, 8, 16)
+
+
+def _solved(side: str, task: str, n: int, **arguments: object) -> dict:
+    python = sys.executable if side == "ours" else SOLVERS
+    worker = Worker(python, f"benchmarks.{side}", one_core=True)
+    try:
+        return worker("solve", task=task, n=n, arguments=arguments)
+    finally:
+        worker.close()
+
+
+def solvers(sizes: Sequence[int] = SIZES) -> list[dict]:
+    """Kernel regression at growing n against three libraries, each solve in a fresh process.
+
+    A library that approximates gets the smallest setting of its list with which its test error is
+    within 2 % of the exact solution's; from the second size on the search begins one step below the
+    setting of the size before. The time of the search does not count.
+    """
+    if not SOLVERS.exists():
+        raise SystemExit("the solvers' environment is missing: start this with `make bench`")
+    rows, above, begin = [], {}, {"Falkon": 0, "EigenPro": 0}
+    for n in sizes:
+        # the work with the columns, n·landmarks², then grows as that of a step, n²
+        ours = {"landmarks": round(4 * n**0.5), "tolerance": EXACT}
+        kept = ours | {"memory": BLOCKS}
+        # GPyTorch holds the kernel where it fits into as many bytes, and goes by rows elsewhere
+        rows_at_once = 0 if 4 * n**2 <= BLOCKS else 2048
+        exact = [
+            ("regression", "ours", "solver", {"method": "laplace", "memory": 0} | ours),
+            ("regression, blocks kept", "ours", "solver", {"method": "laplace"} | kept),
+            ("GPyTorch", "solvers", "gpytorch", {"rank": RANK, "tolerance": EXACT}),
+            ("regression, NTK", "ours", "solver", {"method": "ntk", "memory": 0} | ours),
+        ]
+        approximate = [
+            ("Falkon", "falkon", CENTRES, lambda m: {"centres": m}),
+            ("EigenPro", "eigenpro", EPOCHS, lambda e: {"epochs": e, "gibibytes": 4}),
+        ]
+        found = {}
+
+        def keep(name: str, setting: int, row: dict, n: int = n, found: dict = found) -> None:
+            found[name] = row
+            rows.append({"solver": name, "n": n, "setting": setting} | row)
+            above[name] = row["processor"]
+            print(f"  {n} points, {name} ({setting}): {_spent(row)}", flush=True)
+
+        for name, side, task, arguments in exact:
+            if above.get(name, 0) * 4 > ENOUGH:
+                rows.append({"solver": name, "n": n, "left out": "time"})
+                continue
+            if task == "gpytorch":
+                arguments["rows"] = rows_at_once
+            setting = arguments.get("landmarks", RANK)
+            keep(name, setting, _solved(side, task, n, **arguments))
+        goal = WITHIN * found.get("regression", {"test error": 0})["test error"]
+        for name, task, settings, arguments in approximate:
+            if above.get(name, 0) * 4 > ENOUGH or not goal:
+                rows.append({"solver": name, "n": n, "left out": "time"})
+                continue
+            for place in range(begin[name], len(settings)):
+                if task == "falkon" and settings[place] > n // 2:
+                    continue  # no approximation any more
+                row = _solved("solvers", task, n, **arguments(settings[place]))
+                if row["test error"] <= goal:
+                    begin[name] = max(0, place - 1)
+                    keep(name, settings[place], row)
+                    break
+                print(
+                    f"    {name} ({settings[place]}): {row['test error']} > {goal:.4g}", flush=True
+                )
+                last = settings[place], row | {"short": True}
+            else:
+                keep(name, *last)
+    return rows
+
+
+def _spent(row: dict) -> str:
+    return (
+        f"{row['processor']:.3g} s of processor time, {row['seconds']:.3g} s by the clock, "
+        f"{page.mebibytes(row['peak'])} MiB, test error {row['test error']}, {row['steps']} steps"
+    )
+
+
 PARTS: dict[str, Callable[[], list[dict]]] = {
     "limit": limit,
     "memory": memory,
     "empirical": empirical,
     "scaling": scaling,
     "numerics": numerics,
+    "solvers": solvers,
 }
 
 # ---------------------------------------------------------------- the run
@@ -333,18 +437,44 @@ def machine() -> dict[str, object]:
     }
 
 
+def solving_machine() -> dict[str, object]:
+    """The same for the solvers."""
+    sides = {"ours": (sys.executable, "ours"), "peers": (SOLVERS, "solvers")}
+    versions = {}
+    for name, (python, module) in sides.items():
+        worker = Worker(python, f"benchmarks.{module}")
+        versions[name] = worker("versions")
+        worker.close()
+    return {
+        "load": round(os.getloadavg()[0], 1),
+        "versions": versions,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description="Speed, as ratios.")
     parser.add_argument("--only", choices=PARTS, help="run one part, and write nothing")
-    only = parser.parse_args().only
-    results = {"machine": machine()}
-    print(page.described(results["machine"]))
+    parser.add_argument("--keep", action="store_true", help="write the one part all the same")
+    parser.add_argument("--largest", type=int, default=SIZES[-1], help="largest n of the solvers")
+    given = parser.parse_args()
+    only = given.only
+    results = {}
+    if only != "solvers":
+        results["machine"] = machine()
+        print(page.described(results["machine"]))
     for name, part in PARTS.items():
         if only in (None, name):
             print(f"{name}: {part.__doc__}", flush=True)
-            results[name] = part()
-    if only:
+            if name == "solvers":
+                results["solvers machine"] = solving_machine()
+                results[name] = part([n for n in SIZES if n <= given.largest])
+            else:
+                results[name] = part()
+    if only and not given.keep:
         return
+    if only:
+        results = json.loads(page.RESULTS.read_text(encoding="utf-8")) | results
     page.RESULTS.write_text(page.stored(results), encoding="utf-8")
     page.PAGE.write_text(page.render(results), encoding="utf-8")
     print(f"written: {page.RESULTS.relative_to(REPO)} and {page.PAGE.relative_to(REPO)}")

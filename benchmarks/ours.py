@@ -10,15 +10,17 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from benchmarks.worker import network, points, serve
+from benchmarks.worker import LENGTH, SHIFT, Solved, network, points, serve
 from ntk_lib.engine.activations import as_activation, leaky_relu
 from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
+from ntk_lib.scale import regression
 from ntk_lib.wide_networks import Layer, apply
 
-__all__ = ["empirical", "limit"]
+__all__ = ["empirical", "limit", "solver"]
 
 
 @jax.jit
@@ -65,5 +67,38 @@ def empirical(
     return functools.partial(call, params)
 
 
+@jax.jit
+def _laplace(x: Array, y: Array | None = None) -> Array:
+    others = x if y is None else y
+    squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(others**2, axis=1)[None] - 2 * x @ others.T
+    if y is None:
+        squares = jnp.where(jnp.eye(len(x), dtype=bool), 0.0, squares)
+    return jnp.exp(-jnp.sqrt(jnp.maximum(squares, 0)) / LENGTH)
+
+
+def solver(
+    method: str, *, landmarks: int, tolerance: float, memory: int
+) -> Callable[[np.ndarray, np.ndarray], Solved]:
+    """``scale.regression`` with the kernel "laplace", or "ntk": ReLU, depth 3, bias 0.1."""
+    kernel = {"laplace": _laplace, "ntk": functools.partial(ntk, depth=3, beta=0.1)}[method]
+
+    def solve(x: np.ndarray, targets: np.ndarray) -> Solved:
+        found = regression(
+            kernel,
+            x,
+            targets,
+            ridge=SHIFT / len(x),
+            tolerance=tolerance,
+            landmarks=landmarks,
+            memory=memory,
+            key=jax.random.key(1806),
+        )
+        return Solved(x, np.asarray(found.coefficients), found.steps)
+
+    if method == "ntk":
+        solve.kernel = kernel
+    return solve
+
+
 if __name__ == "__main__":
-    serve({"limit": limit, "empirical": empirical}, ["jax"])
+    serve({"limit": limit, "empirical": empirical, "solver": solver}, ["jax"])

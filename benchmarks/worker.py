@@ -7,10 +7,12 @@ make the same inputs from the same seeds here, and are timed by the same clock. 
     {"do": "save", "name": N, "path": P}                         the result of the last call, to P
     {"do": "time", "name": N}                                    one more call: its seconds
     {"do": "memory", "task": T, "arguments": {...}}              peak of one call, in bytes
+    {"do": "solve", "task": T, "n": n, "arguments": {...}}       time, peak and errors of one solve
     {"do": "versions"}                                           Python and the libraries
 
 A task is a function that takes ``arguments`` and returns the call to be measured: a function
-without arguments whose result is an array.
+without arguments whose result is an array. A solver is a function that takes ``arguments`` and
+returns the function to be measured: it takes x (n, d) and targets (n,), and returns ``Solved``.
 """
 
 import contextlib
@@ -26,12 +28,54 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["network", "points", "serve"]
+__all__ = ["LENGTH", "SHIFT", "Solved", "laplace", "network", "points", "problem", "serve"]
 
 Task = Callable[..., Callable[[], object]]
+
+LENGTH, SHIFT = 5.0, 0.1  # of the kernel exp(−‖x − y‖/LENGTH), and what its diagonal gets on top
+DIMENSIONS, NOISE, HELD_OUT = 20, 0.3, 2000
+BLOCK = 2048  # points of the solve that compiles, and as many as the last block of n has
+SAMPLE = 1000  # equations whose residual is recomputed
+
+
+class Solved(NamedTuple):
+    """f = kernel(·, points) coefficients, after so many steps (epochs, for an epoch method)."""
+
+    points: np.ndarray
+    coefficients: np.ndarray
+    steps: int
+
+
+def problem(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x (n, 20), targets (n,), and 2000 of both held out: float32, always the same.
+
+    Coordinate i of a point has standard deviation 1/√i, so the inputs are nearly of low dimension,
+    as real ones are. The truth is a sum of fifty cosines in random directions, of variance about
+    0.4 over the points; the noise on all targets has variance 0.09.
+    """
+    law = np.random.default_rng(18061806)
+    waves = law.normal(size=(DIMENSIONS, 50)) / 2
+    phases = law.uniform(0, 2 * np.pi, 50)
+
+    def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(count, DIMENSIONS)) / np.sqrt(np.arange(1, DIMENSIONS + 1))
+        truth = np.cos(x @ waves + phases).sum(axis=1) / 5
+        targets = truth + NOISE * rng.normal(size=count)
+        return x.astype(np.float32), targets.astype(np.float32)
+
+    return *draw(n, 1806), *draw(HELD_OUT, 1807)
+
+
+def laplace(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """exp(−‖x − y‖/LENGTH) of all pairs, in float64: the referee's, fast for nobody."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    squares = np.sum(x**2, axis=1)[:, None] + np.sum(y**2, axis=1) - 2 * x @ y.T
+    return np.exp(-np.sqrt(np.maximum(squares, 0)) / LENGTH)
 
 
 def points(data: str, n: int, d: int) -> np.ndarray:
@@ -91,22 +135,66 @@ def _status(field: str) -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _memory(call: Callable[[], object]) -> dict[str, int]:
-    """Bytes that a call adds to this process at its peak, its result included.
+def _held() -> int:
+    """Bytes of this process now; from here its peak is counted anew.
 
-    It is the second call that counts: the first compiles. What that leaves behind unused goes back
-    to the system, and the peak is counted anew (on Linux; elsewhere the peak is that of both).
+    What is left behind unused goes back to the system first (on Linux; elsewhere the peak is that
+    of the process).
     """
-    _finished(call())
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library than glibc
             ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    return _status("VmRSS")
+
+
+def _memory(call: Callable[[], object]) -> dict[str, int]:
+    """Bytes that a call adds to this process at its peak, its result included.
+
+    It is the second call that counts: the first compiles.
+    """
+    _finished(call())
+    before = _held()
     result = _finished(call())
     return {"peak": _status("VmHWM") - before, "result": result.nbytes}
+
+
+def _errors(solved: Solved, n: int, kernel: Callable) -> dict[str, float]:
+    """Mean squared error on held-out points, and of the equations ‖(K + SHIFT) α − y‖/‖y‖."""
+    x, targets, new, truth = problem(n)
+    alpha = np.asarray(solved.coefficients, np.float64)
+    on = np.concatenate(
+        [kernel(some, solved.points) @ alpha for some in np.split(new, 20)]  # 100 points at a time
+    )
+    errors = {"test error": float(f"{np.mean((on - truth) ** 2):.4g}"), "steps": int(solved.steps)}
+    if len(alpha) == n:
+        some = np.random.default_rng(1).choice(n, SAMPLE, replace=False)
+        left = [kernel(x[part], x) @ alpha for part in np.split(some, 10)]
+        left = np.concatenate(left) + SHIFT * alpha[some] - targets[some]
+        residual = np.linalg.norm(left) / np.linalg.norm(targets[some])
+        errors["residual"] = float(f"{residual:.2g}")
+    return errors
+
+
+def _solve(solve: Callable[..., Solved], n: int) -> dict[str, float]:
+    """Wall seconds, seconds of all processors, peak in bytes and errors of one solve.
+
+    A smaller one before it compiles. Time and peak are from arrays to coefficients, errors are
+    measured after. Processor time counts what the process did, whatever else the machine does.
+    """
+    solve(*problem(BLOCK + n % BLOCK)[:2])
+    x, targets, *_ = problem(n)
+    before = _held()
+    clock, processor = time.perf_counter(), time.process_time()
+    solved = solve(x, targets)
+    spent = {
+        "seconds": float(f"{time.perf_counter() - clock:.4g}"),
+        "processor": float(f"{time.process_time() - processor:.4g}"),
+        "peak": _status("VmHWM") - before,
+    }
+    return spent | _errors(solved, n, getattr(solve, "kernel", laplace))
 
 
 def serve(tasks: dict[str, Task], libraries: list[str]) -> None:
@@ -127,6 +215,8 @@ def serve(tasks: dict[str, Task], libraries: list[str]) -> None:
             return {"seconds": time.perf_counter() - start}
         elif do == "memory":
             return _memory(tasks[more["task"]](**more["arguments"]))
+        elif do == "solve":
+            return _solve(tasks[more["task"]](**more["arguments"]), more["n"])
         elif do == "versions":
             return {"Python": platform.python_version()} | {t: version(t) for t in libraries}
         else:

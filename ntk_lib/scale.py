@@ -63,20 +63,36 @@ def _kernel_block(kernel: Kernel, x: Array, y: Array | None) -> Array:
     return block
 
 
-def _product(kernel: Kernel, x: Array, v: np.ndarray, y: Array | None) -> np.ndarray:
-    """K v for v of shape (m, k); without ``y`` a block above the diagonal is used twice."""
+def _product(
+    kernel: Kernel,
+    x: Array,
+    v: np.ndarray,
+    y: Array | None,
+    kept: dict[tuple[int, int], Array] | None = None,
+    memory: int = 0,
+) -> np.ndarray:
+    """K v for v of shape (m, k); without ``y`` a block above the diagonal is used twice.
+
+    The first blocks, up to ``memory`` bytes of them, are put into ``kept`` and taken from there.
+    """
     others = x if y is None else y
     rows, columns = range(0, len(x), BLOCK), range(0, len(others), BLOCK)
     result = np.zeros((len(x), v.shape[1]))
     weights = jnp.asarray(v, x.dtype)
+    seen = 0
     for i in rows:
         for j in columns if y is not None else columns[i // BLOCK :]:
             here, there = slice(i, i + BLOCK), slice(j, j + BLOCK)
             diagonal = y is None and i == j
-            block = _kernel_block(kernel, x[here], None if diagonal else others[there])
+            block = None if kept is None else kept.get((i, j))
+            if block is None:
+                block = _kernel_block(kernel, x[here], None if diagonal else others[there])
+            seen += block.nbytes
+            if kept is not None and seen <= memory:
+                kept[i, j] = block
             result[here] += np.asarray(block @ weights[there])
             if y is None and not diagonal:
-                result[there] += np.asarray(block.T @ weights[here])
+                result[there] += np.asarray(weights[here].T @ block).T
     return result
 
 
@@ -236,8 +252,12 @@ def _landmarks(
             "float64 points or fewer landmarks, if it should be"
         ) from None
     half = scipy.linalg.solve_triangular(factor, columns.T, lower=True).T  # K ≈ half halfᵀ
-    U, root, _ = scipy.linalg.svd(half, full_matrices=False)
-    s = root**2
+    # by the small matrix halfᵀ half: a sixth of the work of the factors of half itself, and what it
+    # cannot resolve, 1e-12 of the largest, is left out
+    s, V = scipy.linalg.eigh(half.T @ half)
+    s, V = s[::-1], V[:, ::-1]
+    found = s > 1e-12 * s[0]
+    s, U = s[found], half @ (V[:, found] / np.sqrt(s[found]))
 
     def precondition(v: np.ndarray, shift: float) -> np.ndarray:
         inside = U.T @ v
@@ -261,8 +281,10 @@ def _system(
     max_steps: int,
     landmarks: int,
     key: PRNGKeyArray | None,
+    memory: int,
 ) -> _System:
     _as_kernel(kernel)
+    memory = as_whole("memory", memory, least=0, most=2**62)
     landmarks = as_whole("landmarks", landmarks, least=0)
     if landmarks > len(x):
         raise ValueError(f"landmarks needs at most the {len(x)} points of x, got {landmarks}")
@@ -272,7 +294,8 @@ def _system(
         "tolerance": as_positive("tolerance", tolerance),
         "max_steps": as_whole("max_steps", max_steps, least=1),
     }
-    product = functools.partial(_product, kernel, x, y=None)
+    kept = {} if memory else None
+    product = functools.partial(_product, kernel, x, y=None, kept=kept, memory=memory)
     helper = _landmarks(kernel, x, landmarks, as_key("key", key)) if landmarks else None
     return _System(product, helper, options)
 
@@ -287,6 +310,7 @@ def regression(
     max_steps: int = 1000,
     landmarks: int = 0,
     key: PRNGKeyArray | None = None,
+    memory: int = 0,
 ) -> Solution:
     """Coefficients α with (K + n·ridge·I) α = targets, holding no kernel: f = K(·, x) α.
 
@@ -294,8 +318,10 @@ def regression(
     ``kernel_product(kernel, x_new, α, x)``. Each step of conjugate gradients computes the kernel of
     ``x`` once, in blocks; about √(λ_max/(λ_min + n·ridge)) steps are needed for each digit.
     ``landmarks`` columns of the kernel, of points chosen by ``key``, make it far fewer: it holds
-    n × landmarks numbers, in float64. ``tolerance`` bounds the residual over ‖targets‖ that the
-    solver keeps account of (default 1e-5 for float32 points, 1e-10 for float64).
+    n × landmarks numbers, in float64. The first step keeps blocks of the kernel for the others, up
+    to ``memory`` bytes (all of them are about n(n + 2048)/2 numbers). ``tolerance`` bounds the
+    residual over ‖targets‖ that the solver keeps account of (default 1e-5 for float32 points, 1e-10
+    for float64).
 
     Raises ``TypeError`` and ``ValueError`` as ``kernel_product`` does, ``ValueError`` for a
     negative ridge, targets of another shape, landmarks without a key, more of them than points or
@@ -306,7 +332,8 @@ def regression(
     check_known(x=x, targets=targets)
     ridge = as_nonnegative("ridge", as_number("ridge", ridge))
     x, _ = as_inputs(x)
-    system, shift = _system(kernel, x, tolerance, max_steps, landmarks, key), len(x) * ridge
+    system = _system(kernel, x, tolerance, max_steps, landmarks, key, memory)
+    shift = len(x) * ridge
     b = _columns("targets", targets, len(x))
     with tqdm(desc="regression", unit="step", disable=len(x) ** 2 < LONG) as bar:
         alpha, steps = _solve(
@@ -341,6 +368,7 @@ def flow(
     max_steps: int = 1000,
     landmarks: int = 0,
     key: PRNGKeyArray | None = None,
+    memory: int = 0,
 ) -> Float[Array, "t n ..."]:
     """Coefficients c(t) of gradient flow on least squares, the kernel at rest, at ``times``.
 
@@ -350,14 +378,14 @@ def flow(
     c(∞): a time may be ``math.inf``, and takes one system of equations, K c = −start. A finite one
     takes 17 systems of equations of condition number 1 + tλ_max/(13.5n). Beside 5e-8 of ‖start‖ the
     error of e^(−Kt/n) is that of ``tolerance``, which bounds each system's residual over its right
-    side.
+    side. ``landmarks`` and ``memory`` are those of ``regression``; all systems use the same blocks.
 
     Raises what ``regression`` raises, and ``ValueError`` for times that are negative, no numbers or
     not of shape (t,).
     """
     check_known(x=x, start=start, times=times)
     x, _ = as_inputs(x)
-    system = _system(kernel, x, tolerance, max_steps, landmarks, key)
+    system = _system(kernel, x, tolerance, max_steps, landmarks, key, memory)
     u = _columns("start", start, len(x))
     times = np.asarray(as_numeric("times", times), np.float64)
     if times.ndim != 1:

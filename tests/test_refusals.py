@@ -369,6 +369,7 @@ LANDMARKS = [
     *whole("landmarks", 0),
     ({"landmarks": 7, "key": KEY}, ValueError, "landmarks needs at most the 3 points of x, got 7"),
     *[(row[0] | {"landmarks": 2}, *row[1:]) for row in random_key()],
+    *whole("memory", 0),
 ]
 nngp2 = functools.partial(wide_networks.nngp, depth=2)
 MODEL = [

@@ -99,6 +99,39 @@ def test_regression_solves_the_system(ridge, landmarks, x64):
     assert solution.steps > 0
 
 
+@pytest.mark.parametrize(("memory", "kept"), [(2047, 0), (2048, 1), (6687, 5), (6688, 6)])
+def test_kept_blocks_change_the_work_and_not_the_result(memory, kept, x64):
+    """Six blocks a product: three of 2048 bytes, two of 256, and the last of 32."""
+    x, targets = data()
+    asked = []
+
+    def kernel(x, y=None):
+        asked.append(len(x))
+        return TANGENT(x, y)
+
+    plain = regression(kernel, x, targets, ridge=1e-3)
+    products, rest = divmod(len(asked), 6)
+    assert products > 2
+    assert rest == 0
+    asked.clear()
+    solution = regression(kernel, x, targets, ridge=1e-3, memory=memory)
+    assert len(asked) == 6 + (products - 1) * (6 - kept)
+    np.testing.assert_array_equal(solution.coefficients, plain.coefficients)
+
+
+def test_all_systems_of_a_flow_use_the_kept_blocks(x64):
+    x, start = data()
+    asked = []
+
+    def kernel(x, y=None):
+        asked.append(len(x))
+        return TANGENT(x, y)
+
+    kept = flow(kernel, x, start, np.array([1.0, 50.0]), memory=6688)
+    assert len(asked) == 6
+    np.testing.assert_array_equal(kept, flow(TANGENT, x, start, np.array([1.0, 50.0])))
+
+
 def test_predictions_are_those_of_the_interpolant(x64):
     x, targets = data()
     new = points(7, 4, seed=9)
