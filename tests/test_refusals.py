@@ -34,6 +34,9 @@ from ntk_lib.engine import activations, any_size, arguments, data, tangent_kerne
 from ntk_lib.page import check, explore
 from ntk_lib.wide_networks import Layer, init
 
+# the name ntk_lib.regression is that of the function scale.regression
+regression = importlib.import_module("ntk_lib.regression")
+
 EYE, ONES = np.eye(3, dtype="f4"), np.ones(3, "f4")
 SKEW = np.array([[1, 0.5], [0, 1]], "f4")
 # symmetric with a negative eigenvalue, and with a zero one
@@ -523,6 +526,16 @@ TRAINING = [
     *NETWORK,
 ]
 
+CLOUDS = np.arange(32.0).reshape(16, 2) % 7
+SCORES = np.array([[0.5, 0.75], [0.25, 1.0], [0.5, 0.25]])
+SCORE_ROWS = [
+    *array("accuracies"),
+    ({"accuracies": SCORES[0]}, ValueError, r"accuracies needs shape \(sets, methods\).* \(2,\)"),
+    ({"accuracies": SCORES[:1]}, ValueError, r"accuracies needs shape .* \(1, 2\)"),
+    ({"accuracies": SCORES[:, :1]}, ValueError, r"accuracies needs shape .* \(3, 1\)"),
+    ({"accuracies": SCORES * 100}, ValueError, "accuracies needs numbers from 0 to 1"),
+    ({"accuracies": -SCORES}, ValueError, "accuracies needs numbers from 0 to 1"),
+]
 TABLE = {
     # activations
     activations.as_activation: ({"activation": "relu"}, ACTIVATION),
@@ -1355,6 +1368,56 @@ TABLE = {
             *NETWORK,
             ({"gain": 1.0, "beta": 0.0}, ValueError, "gain needs a value at which a positive var"),
             ({"gain": 3.0, "beta": 0.1}, ValueError, "gain needs a value at which a positive var"),
+        ],
+    ),
+    # regression: small data
+    regression.frozen_ntks: (
+        {"x": X, "depth": 3},
+        [
+            *[row for row in points("x") if "squared norm" not in row[2]],
+            *whole("depth", 2),
+        ],
+    ),
+    regression.small_data: (
+        {"name": "iris"},
+        [
+            ({"name": "irises"}, ValueError, "name needs one of australian, banana, .*'irises'"),
+            ({"name": None}, TypeError, "name needs one of australian, .*None"),
+            *whole("most", 20),
+            *whole("seed", 0),
+            ({"raw": 1}, TypeError, "raw needs True or False, got 1"),
+            ({"raw": "no"}, TypeError, "raw needs True or False, got 'no'"),
+        ],
+    ),
+    regression.accuracy: (
+        {"x": CLOUDS, "y": np.arange(16) % 2, "method": "linear"},
+        [
+            *[row for row in points("x") if "squared norm" not in row[2]],
+            *word("method", "NTK, NNGP, RBF, .*"),
+            *whole("seed", 0),
+            ({"y": np.zeros(16, int)}, ValueError, "y needs two classes or more .*counts"),
+            ({"y": np.arange(16)}, ValueError, "y needs two classes or more .*four points"),
+            ({"y": np.arange(15) % 2}, ValueError, "y needs an integer for each of 16 points"),
+            ({"y": np.ones(16)}, ValueError, "y needs an integer for each of 16 points, got float"),
+            ({"y": ["a", "b"] * 8}, ValueError, "y needs an integer for each of 16 points, got <U"),
+        ],
+    ),
+    regression.supervised_bins: (
+        {"x": CLOUDS, "y": np.arange(16) % 2},
+        [
+            *[row for row in points("x") if "squared norm" not in row[2]],
+            ({"y": np.arange(15)}, ValueError, "y needs a label for each of 16 points"),
+            ({"y": 1}, ValueError, "y needs a label for each of 16 points"),
+            *whole("least", 0),
+        ],
+    ),
+    regression.table_summary: ({"accuracies": SCORES}, SCORE_ROWS),
+    regression.paired_tests: (
+        {"accuracies": SCORES, "method": 0},
+        [
+            *SCORE_ROWS,
+            ({"method": 2}, ValueError, "method needs to be at most 1, got 2"),
+            *whole("method", 0),
         ],
     ),
 }
