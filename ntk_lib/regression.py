@@ -48,6 +48,12 @@ COSTS = [10.0**i for i in range(-2, 5)]  # C of the support vector machine, as i
 DEPTH = 6  # five hidden layers
 
 
+def _points(x: ArrayLike) -> np.ndarray:
+    """Points in float64, whatever JAX's default is: an accuracy must not depend on it."""
+    as_inputs(x)
+    return np.asarray(x, float)
+
+
 def frozen_ntks(
     x: Float[ArrayLike, "n d"], *, depth: int
 ) -> dict[tuple[int, int], Float[np.ndarray, "n n"]]:
@@ -64,7 +70,7 @@ def frozen_ntks(
     """
     check_known(x=x)
     depth = as_whole("depth", depth, least=2, most=100)
-    points = np.asarray(as_inputs(x)[0], float)
+    points = _points(x)
     size = np.linalg.norm(points, axis=1) / math.sqrt(points.shape[1])
     rho = points @ points.T / points.shape[1]
     sizes = np.outer(size, size)
@@ -227,7 +233,7 @@ def accuracy(
     selection = needed("sklearn.model_selection", by="accuracy", extra="estimators")
     check_known(x=x, y=y)
     method, seed = as_choice("method", method, METHODS), as_whole("seed", seed, least=0)
-    x, y = np.asarray(as_inputs(x)[0], float), np.asarray(y)
+    x, y = _points(x), np.asarray(y)
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"y needs an integer for each of {len(x)} points, got {y.dtype} {y.shape}")
     counts = np.unique(y, return_counts=True)[1]
@@ -247,7 +253,7 @@ def accuracy(
 # ---------------------------------------------------------------- small data: bins
 
 
-def _entropy(counts: np.ndarray) -> np.ndarray:
+def _entropy(counts: np.ndarray) -> np.ndarray | np.floating:
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
     return -np.sum(shares * np.log2(np.where(shares > 0, shares, 1.0)), axis=-1)
 
@@ -274,7 +280,7 @@ def _cuts(values: np.ndarray, hot: np.ndarray, least: int) -> list[float]:
 
 def supervised_bins(
     x: Float[ArrayLike, "n d"], y: Int[ArrayLike, " n"], *, least: int = 1
-) -> list[Float[np.ndarray, " cuts"]]:
+) -> list[Float[np.ndarray, "_"]]:
     """Where the columns of ``x``, (n, d), are best cut into bins if the labels ``y`` are known.
 
     A column is cut where the entropy of the classes falls most, and its parts again, as long as the
@@ -286,7 +292,7 @@ def supervised_bins(
     Source: Fayyad and Irani 1993.
     """
     check_known(x=x, y=y)
-    x, y, least = np.asarray(as_inputs(x)[0]), np.asarray(y), as_whole("least", least, least=0)
+    x, y, least = _points(x), np.asarray(y), as_whole("least", least, least=0)
     if y.shape != (len(x),):
         raise ValueError(f"y needs a label for each of {len(x)} points, got shape {y.shape}")
     hot = (y[:, None] == np.unique(y)).astype(float)
@@ -310,7 +316,8 @@ class TableSummary(NamedTuple):
 
 def _as_table(accuracies: ArrayLike) -> np.ndarray:
     check_known(accuracies=accuracies)
-    table = np.asarray(as_array("accuracies", accuracies), float)
+    as_array("accuracies", accuracies)  # in float64 whatever JAX's default is: ties must stay ties
+    table = np.asarray(accuracies, float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 2:
         raise ValueError(
             f"accuracies needs shape (sets, methods), 2 or more each, got {table.shape}"
