@@ -280,7 +280,7 @@ def _cuts(values: np.ndarray, hot: np.ndarray, least: int) -> list[float]:
 
 def supervised_bins(
     x: Float[ArrayLike, "n d"], y: Int[ArrayLike, " n"], *, least: int = 1
-) -> list[Float[np.ndarray, "_"]]:
+) -> list[Float[np.ndarray, "..."]]:
     """Where the columns of ``x``, (n, d), are best cut into bins if the labels ``y`` are known.
 
     A column is cut where the entropy of the classes falls most, and its parts again, as long as the
