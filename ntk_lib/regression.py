@@ -66,7 +66,7 @@ def frozen_ntks(
     matrices of memory. Errors are about 1e-8 of the diagonal, since angles are taken from cosines.
 
     Raises ``ValueError`` for a depth below 2 and what ``as_inputs`` raises. Source: the recursion
-    of Jacot et al. 2018, Theorem 1, without its first layers, as in Arora et al. 2020, section 3.
+    of Jacot et al. 2018, Theorem 1, without its first layers, as in Arora et al. 2020.
     """
     check_known(x=x)
     depth = as_whole("depth", depth, least=2, most=100)
@@ -228,7 +228,7 @@ def accuracy(
       "trained MLP": 128-128, Adam, at most 100 epochs, two penalties.
 
     Raises ``ValueError`` for another method, fewer than two classes or four points of one, and
-    what ``as_inputs`` raises. Source: Arora et al. 2020, section 4 and its code.
+    what ``as_inputs`` raises. Source: Arora et al. 2020, and its code.
     """
     selection = needed("sklearn.model_selection", by="accuracy", extra="estimators")
     check_known(x=x, y=y)

