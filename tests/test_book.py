@@ -37,6 +37,7 @@ CHAPTER_ORDER = [
     "early_stopping",
     "jacot_2018",
     "regression",
+    "small_data",
     "architectures",
     "double_descent",
     "permutations",

