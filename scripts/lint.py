@@ -74,6 +74,14 @@ def draws(tree: ast.Module) -> bool:
 
 # Figures that reach random numbers and yet show no draw of few networks: why none can mislead.
 SETTLED = {
+    "regression": {
+        "nearly_the_same": "nothing is drawn: a fixed direction, fifty given pictures",
+        "two_bands": "nothing is drawn: means and deviations over all networks",
+        "calibration": "means over three splits of 242 labels each",
+        "learning_curves": "means over ten draws, with their errors",
+        "exponent": "means over twenty draws of points and truth",
+        "fitted_noise": "means over twelve draws; the curve on the left has no number",
+    },
     "kernels": {
         "forecast_with_a_band": "the caption's numbers are those of the posterior, not of a draw",
         "error_against_number": "means over 400 draws",
