@@ -119,6 +119,7 @@ SETTLED = {
         "pull_in_training": "the mean of the same ten networks",
         "size_of_the_step": "mean and spread of ten networks; a hundred sets are 1000 trainings",
     },
+    "small_data": {"noise_through_bins": "means over 8 draws, with their standard errors"},
 }
 
 
