@@ -353,7 +353,7 @@ class PairedTest(NamedTuple):
 
 
 def paired_tests(accuracies: Float[ArrayLike, "sets methods"], method: int) -> PairedTest:
-    """Is method number ``method`` better or worse than each of the others, set by set?
+    """Tests of method number ``method`` against each of the others, set by set.
 
     ``accuracies`` has a row for each set. Wilcoxon's test ranks the differences without those that
     are 0; with no difference at all p is 1. Holm's correction multiplies the smallest of m values

@@ -83,6 +83,7 @@ def built(tmp_path_factory):
         "nb_execution_mode": "off",
         "root_doc": "index",
         "html_theme": "basic",
+        "source_suffix": {".md": "markdown"},
     }
     with patch_docutils(), docutils_namespace():
         app = Sphinx(
