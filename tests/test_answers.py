@@ -83,7 +83,7 @@ def built(tmp_path_factory):
         "nb_execution_mode": "off",
         "root_doc": "index",
         "html_theme": "basic",
-        "source_suffix": {".md": "markdown"},
+        "source_suffix": {".md": "myst-nb", ".ipynb": "myst-nb"},
     }
     with patch_docutils(), docutils_namespace():
         app = Sphinx(
@@ -175,6 +175,8 @@ def test_a_search_knows_the_terms_after_a_build_that_reads_another_page_alone(tm
         "extensions": ["myst_parser", *extensions],
         "root_doc": "index",
         "html_theme": "basic",
+        # by default what another test has registered
+        "source_suffix": {".md": "markdown"},
     }
     for words in ("before", "after"):
         (source / "index.md").write_text(f"# I\n\n{words}\n\n```{{toctree}}\nglossary\n```\n")
