@@ -38,8 +38,10 @@ export TQDM_DISABLE := 1
 
 # Files of tests side by side, one a core, at most four; a file stays in one process.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
-# Half the time to compile a program, for tests that compare its results by a tolerance.
-QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# Half the time to compile a program, for tests that compare its results by a tolerance. Of such a
+# program each operation is a kernel of its own; XLA loads a kept one with a stack that thousands of
+# them overflow (jaxlib 0.10), so none is kept.
+QUICKLY := JAX_ENABLE_COMPILATION_CACHE=false XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 JUPYTER_BOOK = $(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 

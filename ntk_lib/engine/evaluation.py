@@ -8,6 +8,7 @@ and F is a recursion over the layers. ``evaluate`` fills the matrix of K:
 
 - in blocks, so that beside the result little memory is needed; with one set of points only the
   blocks on and above the diagonal are computed;
+- pair by pair where an expectation costs much and the pairs are fewer than an interpolant needs;
 - by interpolation where F depends on the angle alone or one of its expectations costs much: see
   ``interpolation``;
 - in float64 where the points are float32 but few, so that a small kernel is exact to its rounding;
@@ -39,6 +40,7 @@ from ntk_lib.engine.interpolation import (
     Numbers,
     Recursion,
     angle_polynomials,
+    at_pairs,
     by_angle,
     by_surface,
     enable_x64,
@@ -51,6 +53,8 @@ __all__ = ["by_recursion", "evaluate"]
 BLOCK = 512  # rows and columns of a block: 1 MiB in float32, which a core's cache holds
 SMALL = 2**23  # entries of a kernel up to which blocks are half that, or they would cost memory
 WORTH = 2**19  # entries × layers from which the polynomials repay their making, about a millisecond
+FEW = 4488  # pairs: as many as the smallest surface is made from (interpolation.SIZES)
+TOGETHER = 256  # pairs in a run of the recursion
 LONG = 400  # blocks from which a progress bar is shown, about two seconds
 
 
@@ -251,6 +255,30 @@ def _interpolated(
     return sides, angle_polynomials(recursion, sigma, numbers, variance, eps)
 
 
+# ---------------------------------------------------------------- pair by pair
+
+
+def _pair_by_pair(
+    left: Points, right: Points, numbers: Numbers, symmetric: bool, recursion, sigma: Activation
+) -> Float[np.ndarray, "n m"]:
+    """The kernel of few points in float64, by a program that is the same for any number of them."""
+    shape = len(left.size), len(right.size)
+    row, column = np.triu_indices(shape[0]) if symmetric else map(np.ravel, np.indices(shape))
+    a, b = left.variance[row], right.variance[column]
+    k = np.sqrt(a) * np.sqrt(b) * np.sum(left.unit[row] * right.unit[column], axis=1)
+    more = -len(row) % TOGETHER
+    parts = [np.pad(t, (0, more), mode="edge").reshape(-1, TOGETHER) for t in (a, b, k)]
+    found = [
+        at_pairs(recursion, Moments(*part), sigma, numbers) for part in zip(*parts, strict=True)
+    ]
+    kernel = np.empty(shape)
+    kernel[row, column] = np.concatenate(found)[: len(row)]
+    if symmetric:
+        kernel[column, row] = kernel[row, column]
+    same = left.index[:, None] == right.index[None]
+    return np.where(same, left.diagonal[:, None], kernel)
+
+
 # ---------------------------------------------------------------- all blocks
 
 
@@ -412,7 +440,33 @@ def _evaluate(
         side._replace(index=part)
         for side, part in zip(sides, (firsts[:cut], firsts[cut:]), strict=False)
     ]
-    coefficients, work = None, len(hosts[0]) * len(hosts[-1]) * (numbers.depth - 1)
+    pairs = len(hosts[0]) * len(hosts[-1])
+    work = pairs * (numbers.depth - 1)
+    with enable_x64(dtype.itemsize > 4):
+        if sigma.costly and sigma.slopes is None and mesh is None and pairs <= FEW and work:
+            kernel = _pair_by_pair(sides[0], sides[-1], numbers, y is None, recursion, sigma)
+            kernel = jnp.asarray(kernel.astype(dtype))
+        else:
+            kernel = _at_once(recursion, sides, y is None, sigma, numbers, mesh, work, dtype)
+        if sigma.costly and not _all_finite(kernel):
+            row = int(np.argmin(np.isfinite(np.asarray(kernel)).all(axis=1)))
+            _refuse(sigma, numbers, row, math.nan, sides[0].variance[row], dtype)
+        firsts = (firsts,) * 2 if y is None else (firsts[:cut], _firsts_of(firsts[cut:]))
+        return _with_equal_rows(kernel, *firsts)
+
+
+def _at_once(
+    recursion: Recursion,
+    sides: list[Points],
+    symmetric: bool,
+    sigma: Activation,
+    numbers: Numbers,
+    mesh: Mesh | None,
+    work: int,
+    dtype: np.dtype,
+) -> Array:
+    """The kernel of all pairs, from an interpolant where that repays, over a mesh or in blocks."""
+    coefficients = None
     if numbers.depth > 1 and (sigma.costly or work >= WORTH):
         sides, coefficients = _interpolated(recursion, tuple(sides), sigma, numbers, dtype)
     exact = work < WORTH and mesh is None and not sigma.costly
@@ -429,13 +483,8 @@ def _evaluate(
         if mesh is not None:
             kernel = _on_mesh(left, right, setting, mesh, recursion, sigma)
         else:
-            kernel = _in_blocks(left, right, setting, y is None, recursion, sigma)
-        if sigma.costly and not _all_finite(kernel):
-            row = int(np.argmin(np.isfinite(np.asarray(kernel)).all(axis=1)))
-            _refuse(sigma, numbers, row, math.nan, sides[0].variance[row], dtype)
-        kernel = kernel.astype(dtype)
-        sides = (firsts,) * 2 if y is None else (firsts[:cut], _firsts_of(firsts[cut:]))
-        return _with_equal_rows(kernel, *sides)
+            kernel = _in_blocks(left, right, setting, symmetric, recursion, sigma)
+        return kernel.astype(dtype)
 
 
 @jax.jit

@@ -32,6 +32,7 @@ from ntk_lib.engine.activations import Activation, Moments
 __all__ = [
     "Numbers",
     "angle_polynomials",
+    "at_pairs",
     "by_angle",
     "by_surface",
     "enable_x64",
@@ -63,8 +64,10 @@ _program = jax.jit(
 )
 
 
-def _run(recursion: Recursion, moments: Moments, sigma: Activation, numbers: Numbers) -> np.ndarray:
-    """The recursion in float64."""
+def at_pairs(
+    recursion: Recursion, moments: Moments, sigma: Activation, numbers: Numbers
+) -> np.ndarray:
+    """The recursion in float64 at pairs of points of any shape; one program for each shape."""
     with enable_x64(True):
         gain, beta = (np.float64(t) for t in numbers[:2])
         moments = jax.tree.map(lambda t: jnp.asarray(t, float), moments)
@@ -89,7 +92,7 @@ def angle_polynomials(
         k = variance * (1 - gap) * np.array([[1.0, -1.0]])
         a = np.full_like(k, variance)
         gap = None if sigma.slopes is None else gap
-        return _run(recursion, Moments(a, a, k, gap), sigma, numbers)
+        return at_pairs(recursion, Moments(a, a, k, gap), sigma, numbers)
 
     for nodes in NODES:
         c = np.polynomial.chebyshev.chebinterpolate(at, nodes - 1)
@@ -173,7 +176,7 @@ def _surface(
         row, column = np.triu_indices(count)
         a, b = (roots[t, None] ** 2 for t in (row, column))
         k = roots[row, None] * roots[column, None] * np.append(_zeros(angles), 1.0)
-        values = _run(recursion, Moments(a, b, k), sigma, numbers)
+        values = at_pairs(recursion, Moments(a, b, k), sigma, numbers)
         values, diagonal = values[:, :-1], values[row == column, -1]
         table = np.empty((count, count, angles))
         table[row, column] = table[column, row] = (

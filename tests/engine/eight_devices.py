@@ -1,7 +1,6 @@
 """Run by test_evaluation with eight virtual devices, a number that JAX fixes when it starts."""
 
 import functools
-import itertools
 
 import jax
 import numpy as np
@@ -46,9 +45,12 @@ def main() -> None:
     other = smooth[:504, ::-1]
     # the recursion, factors and one norm; rows that fill several batches and one that do not
     sets = [(rough[:64], 0.1), (rough, 0.0), (smooth[:1000], 0.1)]
-    for ((shape, names), (x, beta)), kernel in itertools.product(
-        itertools.product(MESHES, sets), (ntk, nngp)
-    ):
+    # each kernel on each mesh and with each set
+    turns = [
+        (kernel, i, (i + turn) % 3) for turn, kernel in enumerate((ntk, nngp)) for i in range(3)
+    ]
+    for kernel, number, which in turns:
+        (shape, names), (x, beta) = MESHES[number], sets[which]
         mesh = jax.make_mesh(shape, names)
         for y in (None, other):
             spread = kernel(x, y, beta=beta, mesh=mesh, **OPTIONS)

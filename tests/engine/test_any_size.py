@@ -125,8 +125,7 @@ def assert_same_law(ours, theirs):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("activation", ["relu", "erf"])
-@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize(("activation", "depth"), [("erf", 2), ("relu", 4)])
 def test_kernels_have_the_law_of_drawn_networks(activation, depth, x64):
     options = {"draws": 4000, "width": 3, "depth": depth, "activation": activation, "gain": 1.5}
     ours = kernels_of_any_size(CROWD, key=KEY, deepest=4, **options)
@@ -137,7 +136,7 @@ def test_kernels_have_the_law_of_drawn_networks(activation, depth, x64):
 
 @pytest.mark.optimised
 @pytest.mark.parametrize("activation", ["relu", "sin"])
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 4])
 def test_outputs_have_the_law_of_drawn_networks(activation, depth, x64):
     options = {"draws": 4000, "width": 3, "depth": depth, "activation": activation, "gain": 1.5}
     ours = outputs_of_any_size(CROWD, key=KEY, **options)
@@ -164,9 +163,8 @@ def test_silent_networks_have_a_kernel_too(dtype):
     assert np.all(np.isfinite(kernels))
     assert np.any(np.all(kernels == 0, axis=(1, 2)))
     assert np.any(kernels != 0)
-    np.testing.assert_array_equal(
-        kernels_of_any_size(0 * x, key=KEY, draws=2, width=3, depth=3, beta=0.0), 0
-    )
+    nothing = kernels_of_any_size(0 * x, key=KEY, draws=2, width=3, depth=3, beta=0.0)
+    assert not np.any(nothing)
 
 
 # ---------------------------------------------------------------- one program

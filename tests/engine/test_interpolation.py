@@ -28,8 +28,8 @@ def test_the_surface_is_the_recursion_over_its_diagonal(name, recursion, x64):
     variances, rho = rng.uniform(0.02, 8, 21), rng.uniform(-1, 1, (21, 21))
     found = surface(recursion, sigma, numbers, variances, 2e-16)
     a, b = variances[:, None], variances[None]
-    exact = interpolation._run(recursion, Moments(a, b, np.sqrt(a * b) * rho), sigma, numbers)
-    diagonal = interpolation._run(recursion, Moments(*(variances,) * 3), sigma, numbers)
+    exact = interpolation.at_pairs(recursion, Moments(a, b, np.sqrt(a * b) * rho), sigma, numbers)
+    diagonal = interpolation.at_pairs(recursion, Moments(*(variances,) * 3), sigma, numbers)
     exact = exact / np.sqrt(diagonal[:, None] * diagonal[None])
     assert np.abs(from_surface(found, variances, rho) - exact).max() < 3e-8
 
@@ -41,8 +41,8 @@ def test_of_one_variance_a_surface_has_one_mode(x64):
     rho = np.linspace(-1, 1, 25).reshape(5, 5)
     a = np.full((5, 5), 1.3)
     sigma = ACTIVATIONS["tanh"]
-    exact = interpolation._run(_ntk, Moments(a, a, 1.3 * rho), sigma, numbers)
-    top = interpolation._run(_ntk, Moments(*(np.full(1, 1.3),) * 3), sigma, numbers)
+    exact = interpolation.at_pairs(_ntk, Moments(a, a, 1.3 * rho), sigma, numbers)
+    top = interpolation.at_pairs(_ntk, Moments(*(np.full(1, 1.3),) * 3), sigma, numbers)
     assert np.abs(from_surface(found, np.full(5, 1.3), rho) - exact / top).max() < 3e-8
 
 

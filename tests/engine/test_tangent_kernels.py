@@ -196,7 +196,11 @@ def test_blocks_need_not_divide_the_points_nor_be_square(rows, columns, products
 
 @every_method
 @every_kind
-@pytest.mark.parametrize("size", [2**26, 20_000, 1])
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(2**26, "float32"), (2**26, "float64"), (20_000, "float32"), (1, "float64")],
+    indirect=["dtype"],
+)
 def test_without_y_the_kernel_is_symmetric_to_the_last_bit(outputs, method, size, blocks_of, dtype):
     blocks_of(size)
     params = init((5, 40, 30, 3), key=KEY, dtype=dtype)
