@@ -1518,6 +1518,7 @@ WITHOUT = {
     "unit_vectors": "a step of a traced computation",
     "mixture_of_errors": "its argument is written in the library",
     "angle_polynomials": "takes what evaluate has checked",
+    "at_pairs": "takes what evaluate has checked",
     "by_angle": "a step of a traced computation",
     "by_surface": "a step of a traced computation",
     "surface": "takes what evaluate has checked",

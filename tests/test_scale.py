@@ -83,8 +83,9 @@ def test_any_kernel_function_will_do(x64):
 # ---------------------------------------------------------------- regression
 
 
-@pytest.mark.parametrize("landmarks", [0, 1, 20, N])
-@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+@pytest.mark.parametrize(
+    ("landmarks", "ridge"), [(0, 0.0), (0, 1e-3), (1, 1e-3), (20, 0.0), (N, 1e-3)]
+)
 def test_regression_solves_the_system(ridge, landmarks, x64):
     x, targets = data(columns=(2,))
     kernel = held(x)

@@ -95,7 +95,6 @@ def test_blocks_put_together_are_the_whole(path, dtype, monkeypatch, used):
 
 
 @pytest.mark.parametrize("name", [*NAMES, LEAKY], ids=named)
-@pytest.mark.parametrize("n", [257])
 def test_a_gram_of_several_blocks_is_exactly_symmetric(name):
     # at the true block size: vectorised loops and their remainders round differently
     for x in (points(257, 5, dtype="float32"), sphere(257, 5, "float32")):
