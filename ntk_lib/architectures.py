@@ -197,25 +197,39 @@ def _reach(n: int, size: int, stride: int, padding: str) -> int:
     return (n + sum(_ends(n, size, stride, padding)) - size) // stride + 1
 
 
-def _padded(k: Array, axes: Sequence[int], size: int, stride: int, padding: str) -> Array:
-    ends = _ends(k.shape[axes[0]], size, stride, padding)
-    widths = [ends if axis in axes else (0, 0) for axis in range(k.ndim)]
-    return jnp.pad(k, widths, mode="wrap" if padding == "CIRCULAR" else "constant")
-
-
 def _window_sum(k: Array, axes: Sequence[int], size: int, stride: int, padding: str) -> Array:
     """Σ_i k[…, stride·p + i, …]: all ``axes`` move together, by i = 0 … size - 1."""
-    reach = _reach(k.shape[axes[0]], size, stride, padding)
-    k = _padded(k, axes, size, stride, padding)
-
-    def moved(i: int) -> Array:
-        part = k
+    n = k.shape[axes[0]]
+    low, high = _ends(n, size, stride, padding)
+    reach = _reach(n, size, stride, padding)
+    if padding == "CIRCULAR":
+        ends = [(low, high) if axis in axes else (0, 0) for axis in range(k.ndim)]
+        k, n, low = jnp.pad(k, ends, mode="wrap"), n + low + high, 0
+    # of each i the places that it reaches inside the image: zeros outside are never added
+    moves = []
+    for i in range(size):
+        first = max(0, -((i - low) // stride))
+        last = min(reach - 1, (n - 1 - i + low) // stride)
+        if first <= last:
+            moves.append((first, last, stride * first + i - low))
+    moves.sort(key=lambda move: move[0] - move[1])  # one that reaches all places comes first
+    total = None
+    for first, last, start in moves:
+        part, at = k, [slice(None)] * k.ndim
         for axis in axes:
-            end = i + stride * (reach - 1) + 1
-            part = jax.lax.slice_in_dim(part, i, end, stride, axis)
-        return part
-
-    return functools.reduce(jnp.add, map(moved, range(size)))
+            end = start + stride * (last - first) + 1
+            part = jax.lax.slice_in_dim(part, start, end, stride, axis)
+            at[axis] = slice(first, last + 1)
+        if total is None:
+            ends = [(first, reach - 1 - last) if axis in axes else (0, 0) for axis in range(k.ndim)]
+            total = jnp.pad(part, ends)
+        elif last - first + 1 == reach:
+            total = total + part
+        else:
+            here = [at[axis].start or 0 for axis in range(k.ndim)]
+            old = jax.lax.slice(total, here, np.add(here, part.shape))
+            total = jax.lax.dynamic_update_slice(total, old + part, here)
+    return total
 
 
 def _window_check(name: str, layer: "Conv | AveragePool", signal: Signal) -> tuple[int, ...]:
@@ -321,8 +335,12 @@ class Conv(Layer):
         return _weights(key, (*self.window, shape[-1], size.channels), size.dtype)
 
     def apply(self, params: Weights, x: Array) -> Array:
-        for axis, options in enumerate(zip(self.window, self.stride, strict=True), start=1):
-            x = _padded(x, (axis,), *options, self.padding)
+        ends = [
+            _ends(*options, self.padding)
+            for options in zip(x.shape[1:-1], self.window, self.stride, strict=True)
+        ]
+        mode = "wrap" if self.padding == "CIRCULAR" else "constant"
+        x = jnp.pad(x, [(0, 0), *ends, (0, 0)], mode=mode)
         space = "HW"[: len(self.window)]
         letters = (f"N{space}C", f"{space}IO", f"N{space}C")
         z = jax.lax.conv_general_dilated(
@@ -797,7 +815,7 @@ def multilayer(
 
 # ---------------------------------------------------------------- the kernels
 
-CHUNK = 2**20  # bytes of one array of K, or of the images that go into it: a core's cache holds it
+CHUNK = 2**20
 WORTH = 2**19  # entries × layers up to which kernels of float32 images are computed in float64
 LONG = 2**27  # entries × layers from which a progress bar is shown, about two seconds
 
@@ -887,16 +905,19 @@ def _all_pairs(
     own_paired = _positions_mix(net.layers)[1]
     sides = []
     for images in (x,) if y is None else (x, y):
-        t = jnp.moveaxis(jnp.asarray(np.asarray(images), kind), 0, -1)
         size = min(len(images), most)
-        kept = [_own_pass(net, _taken(t, at), paired=own_paired) for at in _parts(len(images), size)]
-        kept = jax.tree.map(lambda *t: jnp.concatenate(t, axis=-1), *kept)  # ends in copies
+        with enable_x64(kind.itemsize > 4):
+            t = jnp.moveaxis(jnp.asarray(np.asarray(images), kind), 0, -1)
+            each = _parts(len(images), size)
+            kept = [_own_pass(net, _taken(t, at), paired=own_paired) for at in each]
+            kept = jax.tree.map(lambda *t: jnp.concatenate(t, axis=-1), *kept)  # ends in copies
         sides.append((t, kept))
     size = min(len(rows), most)
     with tqdm(total=len(rows), desc="kernel", unit="pair", disable=work < LONG) as bar:
         for part in _parts(len(rows), size):
-            left, right = _taken(sides[0], rows[part]), _taken(sides[-1], columns[part])
-            found = _pair_pass(net, left, right, paired=paired, of=of)
+            with enable_x64(kind.itemsize > 4):
+                left, right = _taken(sides[0], rows[part]), _taken(sides[-1], columns[part])
+                found = _pair_pass(net, left, right, paired=paired, of=of)
             good = min(size, len(rows) - int(part[0]))
             where = slice(int(part[0]), int(part[0]) + good)
             yield where, jax.tree.map(lambda t: np.asarray(t)[..., :good].astype(dtype), found)  # noqa: B023
