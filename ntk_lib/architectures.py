@@ -60,6 +60,7 @@ from ntk_lib.engine.interpolation import enable_x64
 
 __all__ = [
     "Kernels",
+    "NETWORKS",
     "Network",
     "activation",
     "attention",
@@ -1095,3 +1096,31 @@ def network(net: Layer, *, width: int, outputs: int = 1, heads: int = 4) -> Fini
         return net.init(as_key("key", key), shape, Size(width, width, heads, dtype), outputs)
 
     return Finite(init, net.apply)
+
+
+# ---------------------------------------------------------------- the networks of the chapter
+
+
+def _networks() -> dict[str, Network]:
+    gain = math.sqrt(2)
+
+    def above(*layers: Layer) -> list[Layer]:
+        return [activation("relu"), *layers]
+
+    first, later = conv(3, b_std=0.1), conv(3, W_std=gain, b_std=0.1)
+    end = dense(W_std=gain)
+    three = [first, *above(later), *above(later)]
+    normed = [first, layer_norm(), *above(later), layer_norm()]
+    return {
+        "perceptron": serial(flatten(), multilayer(depth=4, gain=2.0)),
+        "flattened": serial(*three, *above(flatten(), end)),
+        "pooled": serial(*three, *above(global_average(), end)),
+        "residual": serial(first, *[residual(*above(later))] * 2, *above(flatten(), end)),
+        "normalised": serial(*normed, *above(flatten(), end)),
+        "attention": serial(dense(b_std=0.1), attention(), *above(global_average(), end)),
+        "two convolutions": serial(first, *above(later), *above(flatten(), end)),
+    }
+
+
+NETWORKS = _networks()
+"""What the chapter compares: gain 2 at every activation, biases of 0.1, three by three pixels."""
