@@ -29,7 +29,7 @@ SETTING = {
     "trained": {
         "points": 48,
         "new": 100,
-        "widths": [4, 16, 64],
+        "widths": [2, 8, 32],
         "networks": 4,
         "steps": 600,
         "momentum": 0.9,
