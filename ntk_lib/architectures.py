@@ -236,14 +236,16 @@ def _window_check(name: str, layer: "Conv | AveragePool", signal: Signal) -> tup
     """The sizes after a window has gone over them."""
     window = layer.window
     if len(window) != len(signal.sizes):
-        at = f"after {signal.sizes}" if signal.sizes else "after flatten or pooling of all positions"
+        at = (
+            f"after {signal.sizes}" if signal.sizes else "after flatten or pooling of all positions"
+        )
         raise ValueError(
             f"net needs {name} before flatten() and global_average(), with one size for each "
             f"direction in space, got {window} {at}"
         )
     if layer.padding == "VALID" and any(map(int.__gt__, window, signal.sizes)):
         raise ValueError(
-            f'net needs images at least as large as {name}, got {signal.sizes} for {window}: '
+            f"net needs images at least as large as {name}, got {signal.sizes} for {window}: "
             'padding="SAME" adds zeros'
         )
     return tuple(
@@ -474,6 +476,7 @@ class LayerNorm(Layer):
 
     def rule(self, pair: Pair, look: Look) -> Pair:
         """K' = K/√(a b), Θ' = Θ/√(a b), a and b the variances K(p, p) of either image."""
+
         def normed(pair: Pair) -> Own:
             return _own(_diagonal(pair)._replace(k=_diagonal(pair).k + self.epsilon))
 
@@ -886,6 +889,11 @@ def _parts(count: int, size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), count - 1)
 
 
+def _cut(values: Array, count: int, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):  # refused by the callers
+        return np.asarray(values)[..., :count].astype(dtype)
+
+
 def _all_pairs(
     net: Network,
     x: Array,
@@ -920,7 +928,7 @@ def _all_pairs(
                 found = _pair_pass(net, left, right, paired=paired, of=of)
             good = min(size, len(rows) - int(part[0]))
             where = slice(int(part[0]), int(part[0]) + good)
-            yield where, jax.tree.map(lambda t: np.asarray(t)[..., :good].astype(dtype), found)  # noqa: B023
+            yield where, Kernels(*(None if t is None else _cut(t, good, dtype) for t in found))
             bar.update(good)
 
 
@@ -937,7 +945,9 @@ def _as_images(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array | None]:
         for name, value in (("x", x), ("y", y))
         if name == "x" or value is not None
     }
-    dtype = np.result_type(np.float32, *(np.dtype(a.dtype) for a in arrays.values() if a.dtype.itemsize > 2))
+    dtype = np.result_type(
+        np.float32, *(np.dtype(a.dtype) for a in arrays.values() if a.dtype.itemsize > 2)
+    )
     for name, array in arrays.items():
         if not 2 <= array.ndim <= 4:
             raise ValueError(
@@ -953,8 +963,8 @@ def _as_images(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array | None]:
     return x, y
 
 
-def _checked(net: Network, x: Array) -> Signal:
-    signal = net.check(Signal(x.shape[1:-1], "given", gaussian=False))
+def _checked(net: Network, shape: Sequence[int]) -> Signal:
+    signal = net.check(Signal(tuple(shape[:-1]), "given", gaussian=False))
     if signal.channels == "given":
         raise ValueError("net needs a layer with weights (conv, dense, attention), got none")
     return signal
@@ -999,7 +1009,7 @@ def kernel(
     net, of = _as_net(net), as_choice("of", of, ("ntk", "nngp", "both"))
     check_known(x=x, y=y)
     x, y = _as_images(x, y)
-    signal = _checked(net, x)
+    signal = _checked(net, x.shape[1:])
     if signal.sizes:
         raise ValueError(
             "net needs flatten() or global_average() before its end, got one that leaves positions "
@@ -1042,7 +1052,7 @@ def covariances(
     net = _as_net(net)
     check_known(x=x, y=y)
     x, y = _as_images(x, y)
-    sizes = _checked(net, x).sizes
+    sizes = _checked(net, x.shape[1:]).sizes
     y = x if y is None else y
     rows, columns = (t.reshape(-1) for t in np.indices((len(x), len(y))))
     parts = [k for _, k in _all_pairs(net, x, y, rows, columns, paired=True, of="both")]
@@ -1091,7 +1101,7 @@ def network(net: Layer, *, width: int, outputs: int = 1, heads: int = 4) -> Fini
         dtype = as_float_dtype("dtype", dtype) or jnp.result_type(float)
         if not 1 <= len(shape) <= 3:
             raise ValueError(f"shape needs that of one image, (h, w, channels), got {shape}")
-        _checked(net, jax.ShapeDtypeStruct((1, *shape), dtype))
+        _checked(net, shape)
         return net.init(as_key("key", key), shape, Size(width, width, heads, dtype), outputs)
 
     return Finite(init, net.apply)
