@@ -2,8 +2,8 @@
 
 Serves the chapter ``architectures``. A network is written as it is read,
 
-    net = serial(conv(3), activation("relu"), conv(3), activation("relu"), global_average(), dense())
-    kernel(net, images)                   # the limiting NTK, exact
+    net = serial(conv(3), activation("relu"), global_average(), dense())
+    kernel(net, images)                                  # the limiting NTK, exact
 
 and each layer is a small record with a rule. The parametrisation is that of the book (NTK
 parametrisation, every weight and every bias from N(0, 1)): a convolution computes
@@ -29,7 +29,6 @@ has to end in a layer with weights. ``Signal`` keeps account of this, and refuse
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -51,7 +50,6 @@ from ntk_lib.engine.arguments import (
     as_key,
     as_nonnegative,
     as_number,
-    as_positive,
     as_whole,
     check_known,
     check_numbers,
@@ -870,9 +868,8 @@ def _own_pass(net: Network, x: Array, *, paired: bool) -> list[PyTree]:
     return kept
 
 
-@jax.jit
-def _taken(side: PyTree, at: Array) -> PyTree:
-    return jax.tree.map(lambda t: jnp.take(t, at, axis=-1), side)
+def _taken(side: PyTree, at: np.ndarray) -> PyTree:
+    return jax.tree.map(lambda t: t[..., at], side)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "paired", "of"))
@@ -915,10 +912,10 @@ def _all_pairs(
     for images in (x,) if y is None else (x, y):
         size = min(len(images), most)
         with enable_x64(kind.itemsize > 4):
-            t = jnp.moveaxis(jnp.asarray(np.asarray(images), kind), 0, -1)
+            t = np.moveaxis(np.asarray(images, kind), 0, -1)
             each = _parts(len(images), size)
             kept = [_own_pass(net, _taken(t, at), paired=own_paired) for at in each]
-            kept = jax.tree.map(lambda *t: jnp.concatenate(t, axis=-1), *kept)  # ends in copies
+            kept = jax.tree.map(lambda *t: np.concatenate(t, axis=-1), *kept)  # ends in copies
         sides.append((t, kept))
     size = min(len(rows), most)
     with tqdm(total=len(rows), desc="kernel", unit="pair", disable=work < LONG) as bar:
@@ -1086,8 +1083,8 @@ def network(net: Layer, *, width: int, outputs: int = 1, heads: int = 4) -> Fini
     ``init(key, shape)`` draws every weight and bias from N(0, 1) for images of ``shape``, say
     (8, 8, 1); ``apply(params, x)`` is f for images (n, h, w, channels), of shape (n, outputs).
     Both may be jitted and mapped. ``outputs`` are the channels of the last layer with weights where
-    nothing but averages follow it. Attention has ``heads`` heads of ``width`` channels; the limit is
-    that of many of both.
+    nothing but averages follow it. Attention has ``heads`` heads of ``width`` channels; the limit
+    is that of many of both.
 
     Raises ``TypeError`` or ``ValueError`` for what is no layer and numbers below 1; ``init`` what
     ``kernel`` raises for a network that has none.

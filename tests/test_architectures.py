@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ntk_lib import architectures as arch
-from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.limiting_ntk import ntk
 from ntk_lib.wide_networks import nngp
 
@@ -60,7 +59,7 @@ def test_kernels_are_those_of_neural_tangents(x64, i):
         assert gap[same].max() < COINCIDING
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_a_net_of_dense_layers_has_the_kernels_of_the_perceptron(x64, activation):
     x = images(4, 3) * np.array([[1], [3], [0.2], [1]])
     x[3] = x[0]
@@ -109,10 +108,8 @@ WEIGHTS = {"W_std": 1.3, "b_std": 0.2}
 NET = arch.serial(
     arch.conv((2, 3), **WEIGHTS),
     arch.residual(arch.activation("relu"), arch.conv(2, padding="CIRCULAR", **WEIGHTS)),
+    arch.average_pool((1, 3), stride=1, padding="SAME"),
     arch.activation("relu"),
-    arch.average_pool((1, 3), padding="SAME"),
-    arch.conv(1, stride=2, **WEIGHTS),
-    arch.activation("erf"),
     arch.flatten(),
     arch.dense(**WEIGHTS),
 )
@@ -120,11 +117,13 @@ NET = arch.serial(
 
 def test_random_networks_have_these_kernels_on_average(x64):
     x, draws = images(2, 3, 2, 2), 100
-    init, f = arch.network(NET, width=96)
+    init, f = arch.network(NET, width=64)
 
     def one(key):
         params = init(key, x.shape[1:])
-        return f(params, jnp.asarray(x))[:, 0], empirical_ntk(f, params, x)
+        slopes = jax.jacrev(f)(params, jnp.asarray(x))
+        table = jnp.concatenate([t.reshape(2, -1) for t in jax.tree.leaves(slopes)], axis=1)
+        return f(params, jnp.asarray(x))[:, 0], table @ table.T
 
     out, tangent = jax.lax.map(one, jax.random.split(jax.random.key(3), draws))
     limit = arch.kernel(NET, x, of="both")
@@ -240,9 +239,9 @@ def test_networks_without_a_gaussian_limit_are_refused(layers, says):
 
 
 def test_what_is_no_layer_is_refused(no_hook):
-    with pytest.raises(TypeError, match="^layers needs .* got function: global_average"):
+    with pytest.raises(TypeError, match=r"^layers needs .* got function: global_average"):
         arch.serial(arch.conv(1), arch.global_average)
-    with pytest.raises(ValueError, match="^branch needs at least one layer"):
+    with pytest.raises(ValueError, match=r"^branch needs at least one layer"):
         arch.residual()
 
 
