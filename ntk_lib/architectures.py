@@ -906,7 +906,8 @@ def _all_pairs(
     square = math.prod(sizes) ** (2 if paired else 1)
     work = len(rows) * square * max(1, _readers(net.layers))
     kind = jnp.dtype(float) if work <= WORTH else dtype
-    most = max(1, CHUNK // (kind.itemsize * max(square, math.prod(x.shape[1:]))))
+    size = kind.itemsize * max(square, math.prod(x.shape[1:]))
+    most = max(CHUNK // size, min(4, 16 * CHUNK // size), 1)
     own_paired = _positions_mix(net.layers)[1]
     sides = []
     for images in (x,) if y is None else (x, y):
@@ -992,8 +993,8 @@ def kernel(
     image with itself, (n,). Several outputs have this kernel times the identity.
 
     The cost of a pair is (positions)² numbers a layer where positions meet, before a pooling or
-    ``attention``, and as many as positions elsewhere. Beside the result it holds a few arrays of a
-    MiB, or of one pair. Results are those of the dtype of the images; small kernels of float32
+    ``attention``, and as many as positions elsewhere. Beside the result it holds about ten arrays
+    of a MiB; of 16 MiB for images of 16 × 16 and more, or of one pair. Results are those of the dtype of the images; small kernels of float32
     images are computed in float64. In float32 the angle between two nearly equal patches is known
     to 1e-3, and so is their share of the kernel; equal ones have the angle 0.
 
