@@ -56,7 +56,7 @@ def limit(
 def images(
     method: str, *, n: int, size: int, channels: int, depth: int, gain: float, beta: float
 ) -> Callable[[], Array]:
-    """The NTK of a convolutional network with pooling over all positions; the one method is ours."""
+    """The NTK of a convolutional network with pooling; ``method`` is ours, the only one."""
     x = points("gaussian", n, size * size * channels).reshape(n, size, size, channels)
     block = arch.conv(3, W_std=math.sqrt(gain), b_std=beta), arch.activation("relu")
     net = arch.serial(*block * depth, arch.global_average(), arch.dense())

@@ -994,9 +994,10 @@ def kernel(
 
     The cost of a pair is (positions)² numbers a layer where positions meet, before a pooling or
     ``attention``, and as many as positions elsewhere. Beside the result it holds about ten arrays
-    of a MiB; of 16 MiB for images of 16 × 16 and more, or of one pair. Results are those of the dtype of the images; small kernels of float32
-    images are computed in float64. In float32 the angle between two nearly equal patches is known
-    to 1e-3, and so is their share of the kernel; equal ones have the angle 0.
+    of a MiB; of 16 MiB for large images, or of one pair. Results are those of the dtype of the
+    images; small kernels of float32 images are computed in float64. In float32 the angle between
+    two nearly equal patches is known to 1e-3, and so is their share of the kernel; equal ones have
+    the angle 0.
 
     Raises ``TypeError`` for what is no layer or no array, ``ValueError`` for a network that has no
     such kernel (a layer whose expectation is not known behind those before it, or positions left
