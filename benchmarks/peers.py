@@ -28,7 +28,7 @@ import neural_tangents  # noqa: E402
 from neural_tangents import NtkImplementation, stax  # noqa: E402
 from skntk import NeuralTangentKernel  # noqa: E402
 
-__all__ = ["ACTIVATIONS", "empirical", "limit", "multilayer", "structured"]
+__all__ = ["ACTIVATIONS", "empirical", "images", "limit", "multilayer", "structured"]
 
 ACTIVATIONS = {
     "relu": stax.Relu,
@@ -101,6 +101,20 @@ def limit(
     return functools.partial(jax.jit(lambda t: kernel(t, None, "ntk")), jnp.asarray(x))
 
 
+def images(
+    method: str, *, n: int, size: int, channels: int, depth: int, gain: float, beta: float
+) -> Callable[[], Array]:
+    """The NTK of a convolutional network with pooling: "whole", compiled, or "batched" by 20."""
+    x = points("gaussian", n, size * size * channels).reshape(n, size, size, channels)
+    conv = ["conv", {"filter": 3, "W_std": math.sqrt(gain), "b_std": beta}]
+    block = [conv, ["activation", {"sigma": "relu"}]]
+    _, _, kernel = structured([*block * depth, ["global_average", {}], ["dense", {}]])
+    if method == "batched":
+        batched = neural_tangents.batch(kernel, batch_size=20)
+        return lambda: batched(jnp.asarray(x), None, "ntk")
+    return functools.partial(jax.jit(lambda t: kernel(t, None, "ntk")), jnp.asarray(x))
+
+
 def empirical(
     method: str, *, widths: list[int], n: int, gain: float, beta: float
 ) -> Callable[[], Array]:
@@ -121,4 +135,7 @@ def empirical(
 
 
 if __name__ == "__main__":
-    serve({"limit": limit, "empirical": empirical}, ["jax", "neural-tangents", "scikit-ntk"])
+    serve(
+        {"limit": limit, "empirical": empirical, "images": images},
+        ["jax", "neural-tangents", "scikit-ntk"],
+    )

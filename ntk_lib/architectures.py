@@ -2,8 +2,8 @@
 
 Serves the chapter ``architectures``. A network is written as it is read,
 
-    net = serial(conv(3), activation("relu"), conv(3), activation("relu"), global_average(), dense())
-    kernel(net, images)                   # the limiting NTK, exact
+    net = serial(conv(3), activation("relu"), global_average(), dense())
+    kernel(net, images)                                  # the limiting NTK, exact
 
 and each layer is a small record with a rule. The parametrisation is that of the book (NTK
 parametrisation, every weight and every bias from N(0, 1)): a convolution computes
@@ -29,7 +29,6 @@ has to end in a layer with weights. ``Signal`` keeps account of this, and refuse
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -51,7 +50,6 @@ from ntk_lib.engine.arguments import (
     as_key,
     as_nonnegative,
     as_number,
-    as_positive,
     as_whole,
     check_known,
     check_numbers,
@@ -237,14 +235,16 @@ def _window_check(name: str, layer: "Conv | AveragePool", signal: Signal) -> tup
     """The sizes after a window has gone over them."""
     window = layer.window
     if len(window) != len(signal.sizes):
-        at = f"after {signal.sizes}" if signal.sizes else "after flatten or pooling of all positions"
+        at = (
+            f"after {signal.sizes}" if signal.sizes else "after flatten or pooling of all positions"
+        )
         raise ValueError(
             f"net needs {name} before flatten() and global_average(), with one size for each "
             f"direction in space, got {window} {at}"
         )
     if layer.padding == "VALID" and any(map(int.__gt__, window, signal.sizes)):
         raise ValueError(
-            f'net needs images at least as large as {name}, got {signal.sizes} for {window}: '
+            f"net needs images at least as large as {name}, got {signal.sizes} for {window}: "
             'padding="SAME" adds zeros'
         )
     return tuple(
@@ -475,6 +475,7 @@ class LayerNorm(Layer):
 
     def rule(self, pair: Pair, look: Look) -> Pair:
         """K' = K/√(a b), Θ' = Θ/√(a b), a and b the variances K(p, p) of either image."""
+
         def normed(pair: Pair) -> Own:
             return _own(_diagonal(pair)._replace(k=_diagonal(pair).k + self.epsilon))
 
@@ -868,9 +869,8 @@ def _own_pass(net: Network, x: Array, *, paired: bool) -> list[PyTree]:
     return kept
 
 
-@jax.jit
-def _taken(side: PyTree, at: Array) -> PyTree:
-    return jax.tree.map(lambda t: jnp.take(t, at, axis=-1), side)
+def _taken(side: PyTree, at: np.ndarray) -> PyTree:
+    return jax.tree.map(lambda t: t[..., at], side)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "paired", "of"))
@@ -885,6 +885,11 @@ def _parts(count: int, size: int) -> Iterator[np.ndarray]:
     """0 … count - 1 in parts of one size; the last one is filled up with its last number."""
     for start in range(0, count, size):
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), count - 1)
+
+
+def _cut(values: Array, count: int, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):  # refused by the callers
+        return np.asarray(values)[..., :count].astype(dtype)
 
 
 def _all_pairs(
@@ -902,16 +907,17 @@ def _all_pairs(
     square = math.prod(sizes) ** (2 if paired else 1)
     work = len(rows) * square * max(1, _readers(net.layers))
     kind = jnp.dtype(float) if work <= WORTH else dtype
-    most = max(1, CHUNK // (kind.itemsize * max(square, math.prod(x.shape[1:]))))
+    size = kind.itemsize * max(square, math.prod(x.shape[1:]))
+    most = max(CHUNK // size, min(4, 16 * CHUNK // size), 1)
     own_paired = _positions_mix(net.layers)[1]
     sides = []
     for images in (x,) if y is None else (x, y):
         size = min(len(images), most)
         with enable_x64(kind.itemsize > 4):
-            t = jnp.moveaxis(jnp.asarray(np.asarray(images), kind), 0, -1)
+            t = np.moveaxis(np.asarray(images, kind), 0, -1)
             each = _parts(len(images), size)
             kept = [_own_pass(net, _taken(t, at), paired=own_paired) for at in each]
-            kept = jax.tree.map(lambda *t: jnp.concatenate(t, axis=-1), *kept)  # ends in copies
+            kept = jax.tree.map(lambda *t: np.concatenate(t, axis=-1), *kept)  # ends in copies
         sides.append((t, kept))
     size = min(len(rows), most)
     with tqdm(total=len(rows), desc="kernel", unit="pair", disable=work < LONG) as bar:
@@ -921,7 +927,7 @@ def _all_pairs(
                 found = _pair_pass(net, left, right, paired=paired, of=of)
             good = min(size, len(rows) - int(part[0]))
             where = slice(int(part[0]), int(part[0]) + good)
-            yield where, jax.tree.map(lambda t: np.asarray(t)[..., :good].astype(dtype), found)  # noqa: B023
+            yield where, Kernels(*(None if t is None else _cut(t, good, dtype) for t in found))
             bar.update(good)
 
 
@@ -938,7 +944,9 @@ def _as_images(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array | None]:
         for name, value in (("x", x), ("y", y))
         if name == "x" or value is not None
     }
-    dtype = np.result_type(np.float32, *(np.dtype(a.dtype) for a in arrays.values() if a.dtype.itemsize > 2))
+    dtype = np.result_type(
+        np.float32, *(np.dtype(a.dtype) for a in arrays.values() if a.dtype.itemsize > 2)
+    )
     for name, array in arrays.items():
         if not 2 <= array.ndim <= 4:
             raise ValueError(
@@ -954,8 +962,8 @@ def _as_images(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array | None]:
     return x, y
 
 
-def _checked(net: Network, x: Array) -> Signal:
-    signal = net.check(Signal(x.shape[1:-1], "given", gaussian=False))
+def _checked(net: Network, shape: Sequence[int]) -> Signal:
+    signal = net.check(Signal(tuple(shape[:-1]), "given", gaussian=False))
     if signal.channels == "given":
         raise ValueError("net needs a layer with weights (conv, dense, attention), got none")
     return signal
@@ -986,10 +994,11 @@ def kernel(
     image with itself, (n,). Several outputs have this kernel times the identity.
 
     The cost of a pair is (positions)² numbers a layer where positions meet, before a pooling or
-    ``attention``, and as many as positions elsewhere. Beside the result it holds a few arrays of a
-    MiB, or of one pair. Results are those of the dtype of the images; small kernels of float32
-    images are computed in float64. In float32 the angle between two nearly equal patches is known
-    to 1e-3, and so is their share of the kernel; equal ones have the angle 0.
+    ``attention``, and as many as positions elsewhere. Beside the result it holds about ten arrays
+    of a MiB; of 16 MiB for large images, or of one pair. Results are those of the dtype of the
+    images; small kernels of float32 images are computed in float64. In float32 the angle between
+    two nearly equal patches is known to 1e-3, and so is their share of the kernel; equal ones have
+    the angle 0.
 
     Raises ``TypeError`` for what is no layer or no array, ``ValueError`` for a network that has no
     such kernel (a layer whose expectation is not known behind those before it, or positions left
@@ -1000,7 +1009,7 @@ def kernel(
     net, of = _as_net(net), as_choice("of", of, ("ntk", "nngp", "both"))
     check_known(x=x, y=y)
     x, y = _as_images(x, y)
-    signal = _checked(net, x)
+    signal = _checked(net, x.shape[1:])
     if signal.sizes:
         raise ValueError(
             "net needs flatten() or global_average() before its end, got one that leaves positions "
@@ -1043,7 +1052,7 @@ def covariances(
     net = _as_net(net)
     check_known(x=x, y=y)
     x, y = _as_images(x, y)
-    sizes = _checked(net, x).sizes
+    sizes = _checked(net, x.shape[1:]).sizes
     y = x if y is None else y
     rows, columns = (t.reshape(-1) for t in np.indices((len(x), len(y))))
     parts = [k for _, k in _all_pairs(net, x, y, rows, columns, paired=True, of="both")]
@@ -1077,8 +1086,8 @@ def network(net: Layer, *, width: int, outputs: int = 1, heads: int = 4) -> Fini
     ``init(key, shape)`` draws every weight and bias from N(0, 1) for images of ``shape``, say
     (8, 8, 1); ``apply(params, x)`` is f for images (n, h, w, channels), of shape (n, outputs).
     Both may be jitted and mapped. ``outputs`` are the channels of the last layer with weights where
-    nothing but averages follow it. Attention has ``heads`` heads of ``width`` channels; the limit is
-    that of many of both.
+    nothing but averages follow it. Attention has ``heads`` heads of ``width`` channels; the limit
+    is that of many of both.
 
     Raises ``TypeError`` or ``ValueError`` for what is no layer and numbers below 1; ``init`` what
     ``kernel`` raises for a network that has none.
@@ -1092,7 +1101,7 @@ def network(net: Layer, *, width: int, outputs: int = 1, heads: int = 4) -> Fini
         dtype = as_float_dtype("dtype", dtype) or jnp.result_type(float)
         if not 1 <= len(shape) <= 3:
             raise ValueError(f"shape needs that of one image, (h, w, channels), got {shape}")
-        _checked(net, jax.ShapeDtypeStruct((1, *shape), dtype))
+        _checked(net, shape)
         return net.init(as_key("key", key), shape, Size(width, width, heads, dtype), outputs)
 
     return Finite(init, net.apply)
