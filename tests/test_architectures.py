@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from ntk_lib import architectures as arch
+from ntk_lib.engine.data import load
 from ntk_lib.limiting_ntk import ntk
 from ntk_lib.wide_networks import nngp
+from scripts import architectures as runs
 
 with np.load(Path(__file__).parent / "data" / "neural_tangents.npz") as archive:
     PEER = {name: archive[name] for name in archive.files if name[-1].isdigit()}
@@ -249,3 +251,20 @@ def test_layers_are_equal_by_value_so_that_programs_are_shared():
     made = [arch.serial(arch.conv(3), arch.activation("relu")) for _ in range(2)]
     assert made[0] == made[1]
     assert hash(made[0]) == hash(made[1])
+
+
+# ---------------------------------------------------------------- what the chapter keeps
+
+
+def test_the_stored_runs_have_the_settings_of_the_script():
+    stored = load("architectures")
+    about = json.loads(str(stored["settings"]))
+    assert {name: about[name] for name in runs.SETTING} == runs.SETTING
+    assert stored["accuracies"].shape == (3, 4, 20)
+    for width in about["trained"]["widths"]:
+        assert np.all(stored[f"cost_{width}"] < 1e-4)
+
+
+def test_stored_random_kernels_come_out_again():
+    stored = load("architectures")["random_attention_8"]
+    np.testing.assert_allclose(runs.kernels_of("attention", 8, 2), stored[:2], rtol=1e-4)
