@@ -57,8 +57,8 @@ from ntk_lib.engine.arguments import (
 from ntk_lib.engine.interpolation import enable_x64
 
 __all__ = [
-    "Kernels",
     "NETWORKS",
+    "Kernels",
     "Network",
     "activation",
     "attention",

@@ -71,7 +71,10 @@ def trained(width: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Outputs before and after training, at points to learn and new ones, and the cost left."""
     about, (x, labels) = SETTING["trained"], digits()
     n, count = about["points"], about["points"] + about["new"]
-    x, y = jnp.asarray(x[:count], "float32"), jnp.asarray(np.where(labels[:n] % 2, -1, 1), "float32")
+    x, y = (
+        jnp.asarray(x[:count], "float32"),
+        jnp.asarray(np.where(labels[:n] % 2, -1, 1), "float32"),
+    )
     net = NETWORKS["two convolutions"]
     finite = network(net, width=width)
     params = finite.init(jax.random.key(seed), x.shape[1:], dtype="float32")
@@ -172,7 +175,9 @@ def main(names: list[str]) -> int:
         old = json.loads(str(arrays.pop("settings")))
         changed = [name for name in PARTS if name not in names and old[name] != about[name]]
         if changed:
-            raise SystemExit(f"{path.name} has other settings for {', '.join(changed)}: run these too")
+            raise SystemExit(
+                f"{path.name} has other settings for {', '.join(changed)}: run these too"
+            )
         about["cpu_minutes"] = old["cpu_minutes"]
     for name in names or PARTS:
         began = time.process_time()

@@ -123,7 +123,7 @@ SETTLED = {
         "falls_with_the_width": "400 networks of each kind and width",
         "which_kernel": "means over twenty splits, with their intervals",
         "logits": "the statistics of 4000 heads",
-        "trained_and_forecast": "means over four trained networks; the kernel says each one's answer",
+        "trained_and_forecast": "means over four networks, each beside its forecast",
     },
     "small_data": {"noise_through_bins": "means over 8 draws, with their standard errors"},
 }
