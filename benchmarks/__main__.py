@@ -1,8 +1,8 @@
 """Measure, print the ratios, and write results.json and the page book/speed.md.
 
     make bench                           everything
-    make bench ONLY=limit                one part, printed only (limit, memory, empirical, scaling,
-                                         numerics, solvers)
+    make bench ONLY=limit                one part, printed only (limit, memory, empirical, images,
+                                         scaling, numerics, solvers)
     make bench ONLY=solvers KEEP=yes     one part, which takes the place of its old numbers
 
 Every ratio is of two medians from one run: the contestants are compiled and warmed up, then called
@@ -39,7 +39,7 @@ PATIENCE = 15
 # Largest difference of an entry relative to the largest entry, off the diagonal and on it: sums of
 # up to a million float32 products, through up to twenty layers. On the diagonal of a limit float32
 # knows neural-tangents' angle, 0, to about √ε = 3e-4 only, and each layer adds its share of that.
-TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5)}
+TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5), "images": (1e-4, 1e-2)}
 
 # ---------------------------------------------------------------- two processes
 
@@ -238,6 +238,32 @@ def empirical() -> list[dict]:
     return rows
 
 
+def images() -> list[dict]:
+    """The kernel of a convolutional network with pooling, three layers of 3 x 3, of n images."""
+    rows = []
+    for size, channels, n in ((8, 1, 200), (32, 3, 4)):
+        at = {"n": n, "size": size, "channels": channels, "depth": 3, "gain": 2.0, "beta": 0.1}
+        with workers() as (ours, peers):
+            contestants = [
+                Contestant("ntk_lib", ours, "ntk_lib"),
+                Contestant("neural-tangents", peers, "whole"),
+            ]
+            row = at | race(contestants, "images", at)
+        row["peaks"] = {}
+        for name, side, method in (("ntk_lib", 0, "ntk_lib"), ("in batches of 20", 1, "batched")):
+            if n % 20 == 0:
+                with workers() as sides:
+                    spent = sides[side]("memory", task="images", arguments=at | {"method": method})
+                row["peaks"][name] = spent["peak"]
+        entries = {name: 1e3 * median(row, name) / n**2 for name in row["seconds"]}
+        print(f"  {n} images, {size} x {size} x {channels}: {shown(row)}")
+        print("    ms an entry: " + ", ".join(f"{k} {v:.3g}" for k, v in entries.items()))
+        peaks = ", ".join(f"{k} {page.mebibytes(v)} MiB" for k, v in row["peaks"].items())
+        print(f"    beyond the process: {peaks or 'not measured'}", flush=True)
+        rows.append(row)
+    return rows
+
+
 def scaling() -> list[dict]:
     """Seconds against the number of points, the depth and the width."""
     rows = []
@@ -408,6 +434,7 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
     "limit": limit,
     "memory": memory,
     "empirical": empirical,
+    "images": images,
     "scaling": scaling,
     "numerics": numerics,
     "solvers": solvers,

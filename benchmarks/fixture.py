@@ -11,6 +11,10 @@ point of a set stands in it twice.
 And predictions of one network, ``predicted``, trained on ``train`` with ``labels`` and asked at
 ``test``: ``predictions``, one JSON object each, and of each ``mean`` (predictions, m) and
 ``covariance`` (predictions, m, m). No time is t = ∞; ``reg`` is added to the diagonal.
+
+And ``architectures``, one JSON object each: its layers as (name, options), as ``structured`` and
+the tests read them. Of architecture i the images ``images{i}``, (n, h, w, channels), the first of
+which stands there twice, and their kernels ``nngp of {i}`` and ``ntk of {i}``, (n, n).
 """
 
 import itertools
@@ -21,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import multilayer, neural_tangents
+from benchmarks.peers import multilayer, neural_tangents, structured
 
 __all__ = ["FIXTURE", "main"]
 
@@ -36,6 +40,42 @@ NETWORKS = [
 
 NETWORK = {"activation": "relu", "depth": 3, "gain": 2.0, "beta": 0.1}  # that predicts
 TAKES = ("activation", "gain", "beta")
+
+RELU, ERF, FLAT, MEAN, DENSE = (
+    ["activation", {"sigma": "relu"}],
+    ["activation", {"sigma": "erf"}],
+    ["flatten", {}],
+    ["global_average", {}],
+    ["dense", {"W_std": 1.2, "b_std": 0.2}],
+)
+
+
+def _conv(filter: int | list[int], **options: object) -> list:
+    return ["conv", {"filter": filter, "W_std": 1.3, "b_std": 0.1} | options]
+
+
+BRANCH = ["residual", {"branch": [RELU, _conv(3), RELU, _conv([3, 1])]}]
+SHORT = [["conv", {"filter": 1, "stride": 2, "W_std": 0.9}]]
+ARCHITECTURES = [
+    ([4, 5, 3], [_conv(3), RELU, FLAT, DENSE]),
+    ([5, 3, 2], [_conv([3, 2]), RELU, _conv(3, b_std=0.0), RELU, MEAN, DENSE]),
+    ([4, 6, 2], [_conv(3, stride=2), ERF, _conv([1, 3], padding="CIRCULAR"), ERF, MEAN, DENSE]),
+    ([5, 4, 3], [_conv(2, padding="VALID"), RELU, _conv(3, padding="VALID"), RELU, FLAT, DENSE]),
+    ([6, 5, 2], [_conv(2, stride=2), RELU, _conv(2, stride=[1, 2]), RELU, FLAT, DENSE]),
+    ([4, 4, 2], [_conv(3), BRANCH, RELU, MEAN, DENSE]),
+    ([4, 3, 1], [_conv(3, padding="CIRCULAR"), BRANCH, BRANCH, RELU, FLAT, DENSE]),
+    ([4, 5, 2], [_conv(3), ["residual", {"branch": [RELU, _conv(3, stride=2)], "shortcut": SHORT}],
+                 RELU, MEAN, DENSE]),
+    ([6, 4, 2], [_conv(3), RELU, ["average_pool", {"window": 2}], _conv(3), RELU, FLAT, DENSE]),
+    ([5, 5, 1], [_conv(3), ["average_pool", {"window": [3, 2], "stride": 1}], ERF, MEAN, DENSE,
+                 RELU, DENSE]),
+    ([4, 3, 2], [_conv(3), ["layer_norm", {}], RELU, _conv(3), ["layer_norm", {}], ERF, MEAN,
+                 DENSE]),
+    ([3, 3, 2], [DENSE, ["attention", {"key_std": 1.5, "W_std": 1.3, "b_std": 0.1}], RELU,
+                 ["attention", {"key_std": 0.8, "W_std": 0.9}], MEAN, DENSE]),
+    ([4, 3, 2], [_conv(3), RELU, _conv(3), RELU, _conv(3), RELU, _conv(3), RELU, MEAN, DENSE]),
+    ([5, 4, 2], [DENSE, ERF, DENSE, RELU, FLAT, DENSE, ERF, DENSE]),
+]  # fmt: skip
 
 
 def _points(rng: np.random.Generator, d: int) -> np.ndarray:
@@ -100,11 +140,24 @@ def predictions(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: np.array(value) for name, value in kept.items()}
 
 
+def architectures(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """NNGP and NTK of convolutions, pooling, residual sums, layer norm and attention."""
+    arrays = {"architectures": np.array([json.dumps(layers) for _, layers in ARCHITECTURES])}
+    for i, (shape, layers) in enumerate(ARCHITECTURES):
+        images = rng.normal(size=(3, *shape))
+        images = np.concatenate([images, images[:1]])
+        _, _, kernel = structured(layers)
+        both = kernel(jnp.asarray(images), None, ("nngp", "ntk"))
+        arrays |= {f"images{i}": images, f"nngp of {i}": both.nngp, f"ntk of {i}": both.ntk}
+    return arrays
+
+
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(1806)
     FIXTURE.parent.mkdir(exist_ok=True)
-    np.savez_compressed(FIXTURE, **limits(rng), **networks(rng), **predictions(rng))
+    kept = limits(rng) | networks(rng) | predictions(rng) | architectures(rng)
+    np.savez_compressed(FIXTURE, **kept)
     print(f"written: {FIXTURE.name}, {FIXTURE.stat().st_size / 1024:.0f} KiB")
 
 

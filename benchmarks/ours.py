@@ -6,6 +6,7 @@ Functions are called as a user calls them, the checks of their arguments include
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,13 +15,14 @@ import numpy as np
 from jax import Array
 
 from benchmarks.worker import LENGTH, SHIFT, Solved, network, points, serve
+from ntk_lib import architectures as arch
 from ntk_lib.engine.activations import as_activation, leaky_relu
 from ntk_lib.engine.tangent_kernels import empirical_ntk
 from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
 from ntk_lib.scale import regression
 from ntk_lib.wide_networks import Layer, apply
 
-__all__ = ["empirical", "limit", "solver"]
+__all__ = ["empirical", "images", "limit", "solver"]
 
 
 @jax.jit
@@ -49,6 +51,16 @@ def limit(
         "product": functools.partial(_product, x),
     }
     return calls[method]
+
+
+def images(
+    method: str, *, n: int, size: int, channels: int, depth: int, gain: float, beta: float
+) -> Callable[[], Array]:
+    """The NTK of a convolutional network with pooling; ``method`` is ours, the only one."""
+    x = points("gaussian", n, size * size * channels).reshape(n, size, size, channels)
+    block = arch.conv(3, W_std=math.sqrt(gain), b_std=beta), arch.activation("relu")
+    net = arch.serial(*block * depth, arch.global_average(), arch.dense())
+    return functools.partial(arch.kernel, net, jnp.asarray(x))
 
 
 def empirical(
@@ -101,4 +113,4 @@ def solver(
 
 
 if __name__ == "__main__":
-    serve({"limit": limit, "empirical": empirical, "solver": solver}, ["jax"])
+    serve({"limit": limit, "empirical": empirical, "images": images, "solver": solver}, ["jax"])

@@ -9,6 +9,7 @@ one; its bias is not that of the paper, so it is compared without.
 """
 
 import functools
+import itertools
 import math
 import sys
 import types
@@ -27,7 +28,7 @@ import neural_tangents  # noqa: E402
 from neural_tangents import NtkImplementation, stax  # noqa: E402
 from skntk import NeuralTangentKernel  # noqa: E402
 
-__all__ = ["ACTIVATIONS", "empirical", "limit", "multilayer"]
+__all__ = ["ACTIVATIONS", "empirical", "images", "limit", "multilayer", "structured"]
 
 ACTIVATIONS = {
     "relu": stax.Relu,
@@ -49,6 +50,43 @@ def multilayer(widths: list[int], *, gain: float, beta: float, activation: str) 
     return stax.serial(*layers)
 
 
+def _structured(name: str, options: dict) -> tuple:
+    """One layer of ``ntk_lib.architectures``, by its name and options."""
+    scales = {key: options.get(key, default) for key, default in (("W_std", 1.0), ("b_std", 0.0))}
+
+    def both(value: int | list[int]) -> tuple[int, ...]:
+        return (value, value) if isinstance(value, int) else tuple(value)
+
+    if name == "conv":
+        window, stride = both(options["filter"]), both(options.get("stride", 1))
+        padding = options.get("padding", "SAME")
+        return stax.Conv(1, window, stride, padding, **scales, parameterization="ntk")
+    if name == "dense":
+        return stax.Dense(1, **scales, parameterization="ntk")
+    if name == "activation":
+        return ACTIVATIONS[options["sigma"]]()
+    if name == "average_pool":
+        window = both(options["window"])
+        return stax.AvgPool(window, both(options.get("stride", window)))
+    if name == "attention":
+        key, W_std = options["key_std"], options["W_std"]
+        return stax.GlobalSelfAttention(
+            1, 1, 1, 1, linear_scaling=True, W_key_std=key, W_query_std=key, W_value_std=W_std,
+            b_std=options.get("b_std"),
+        )  # fmt: skip
+    if name == "residual":
+        short = options.get("shortcut")
+        sides = structured(options["branch"]), structured(short) if short else stax.Identity()
+        return stax.serial(stax.FanOut(2), stax.parallel(*sides), stax.FanInSum())
+    others = {"flatten": stax.Flatten, "global_average": stax.GlobalAvgPool}
+    return (others | {"layer_norm": stax.LayerNorm})[name]()
+
+
+def structured(layers: list[tuple[str, dict]]) -> tuple:
+    """(init, apply, kernel) of the network of these layers."""
+    return stax.serial(*itertools.starmap(_structured, layers))
+
+
 def limit(
     method: str, *, data: str, n: int, d: int, depth: int, gain: float, beta: float, activation: str
 ) -> Callable[[], object]:
@@ -60,6 +98,20 @@ def limit(
         kernel, factor = NeuralTangentKernel(depth=depth - 1, bias=0.0), depth / d
         return lambda: kernel(x) * factor
     _, _, kernel = multilayer([1] * depth, gain=gain, beta=beta, activation=activation)
+    return functools.partial(jax.jit(lambda t: kernel(t, None, "ntk")), jnp.asarray(x))
+
+
+def images(
+    method: str, *, n: int, size: int, channels: int, depth: int, gain: float, beta: float
+) -> Callable[[], Array]:
+    """The NTK of a convolutional network with pooling: "whole", compiled, or "batched" by 20."""
+    x = points("gaussian", n, size * size * channels).reshape(n, size, size, channels)
+    conv = ["conv", {"filter": 3, "W_std": math.sqrt(gain), "b_std": beta}]
+    block = [conv, ["activation", {"sigma": "relu"}]]
+    _, _, kernel = structured([*block * depth, ["global_average", {}], ["dense", {}]])
+    if method == "batched":
+        batched = neural_tangents.batch(kernel, batch_size=20)
+        return lambda: batched(jnp.asarray(x), None, "ntk")
     return functools.partial(jax.jit(lambda t: kernel(t, None, "ntk")), jnp.asarray(x))
 
 
@@ -83,4 +135,7 @@ def empirical(
 
 
 if __name__ == "__main__":
-    serve({"limit": limit, "empirical": empirical}, ["jax", "neural-tangents", "scikit-ntk"])
+    serve(
+        {"limit": limit, "empirical": empirical, "images": images},
+        ["jax", "neural-tangents", "scikit-ntk"],
+    )

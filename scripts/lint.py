@@ -119,6 +119,12 @@ SETTLED = {
         "pull_in_training": "the mean of the same ten networks",
         "size_of_the_step": "mean and spread of ten networks; a hundred sets are 1000 trainings",
     },
+    "architectures": {
+        "falls_with_the_width": "400 networks of each kind and width",
+        "which_kernel": "means over twenty splits, with their intervals",
+        "logits": "the statistics of 4000 heads",
+        "trained_and_forecast": "means over four networks, each beside its forecast",
+    },
     "small_data": {"noise_through_bins": "means over 8 draws, with their standard errors"},
 }
 

@@ -20,6 +20,7 @@ from cases import INFINITE, KEY, NAN, PARAMS, X
 
 import ntk_lib
 from ntk_lib import (
+    architectures,
     early_stopping,
     gradient_flow,
     jacot_2018,
@@ -539,7 +540,108 @@ SCORE_ROWS = [
     ({"accuracies": SCORES * 100}, ValueError, "accuracies needs numbers from 0 to 1"),
     ({"accuracies": -SCORES}, ValueError, "accuracies needs numbers from 0 to 1"),
 ]
+IMAGES = np.ones((2, 4, 3, 1), "f4")
+NET = architectures.serial(architectures.conv(3), architectures.flatten(), architectures.dense())
+STDS = [row for name in ("W_std", "b_std") for row in nonnegative(name)]
+
+
+def window(name):
+    return [
+        ({name: 0}, ValueError, f"{name} needs integers: number 0 needs to be at least 1"),
+        ({name: 2.0}, TypeError, f"{name} needs a sequence of integers, got 2.0"),
+        ({name: True}, TypeError, f"{name} needs a sequence of integers, got True"),
+        ({name: "33"}, TypeError, f"{name} needs a sequence of integers, got '33'"),
+        ({name: (3, 1.5)}, TypeError, f"{name} needs integers: number 1 needs an integer"),
+        ({name: (3, 0)}, ValueError, f"{name} needs integers: number 1 needs to be at least 1"),
+    ]
+
+
+def images(name):
+    return [
+        *array(name),
+        ({name: 1.0}, ValueError, rf"{name} needs shape \(n, h, w, channels\), .* got \(\)"),
+        ({name: X[0]}, ValueError, rf"{name} needs shape .* got \(2,\)"),
+        ({name: IMAGES[None]}, ValueError, rf"{name} needs shape .* got \(1, 2, 4, 3, 1\)"),
+        ({name: IMAGES[:0]}, ValueError, rf"{name} needs at least one image .* \(0, 4, 3, 1\)"),
+        ({name: IMAGES[..., :0]}, ValueError, rf"{name} needs .* one channel, got \(2, 4, 3, 0\)"),
+    ]
+
+
+PAIRS_OF_IMAGES = [
+    *images("x"),
+    *[row for row in images("y") if row[0]["y"] is not None],
+    ({"y": IMAGES[:, :2]}, ValueError, r"y needs images of the shape of x, \(4, 3, 1\), got \(2,"),
+    ({"x": IMAGES[..., 0]}, ValueError, r"net needs the filter before .* got \(3, 3\) .*\(4,\)"),
+    ({"x": IMAGES * 1e25}, ValueError, "net needs a kernel that fits into float32"),
+    *[
+        ({"net": t}, TypeError, f"net needs layers, .* got {type(t).__name__}")
+        for t in (None, 3, "conv", [NET], architectures.flatten)
+    ],
+]
 TABLE = {
+    # architectures
+    architectures.activation: (
+        {},
+        [({"sigma": row[0]["activation"]}, *row[1:]) for row in ACTIVATION],
+    ),
+    architectures.attention: ({}, [*STDS, *nonnegative("key_std")]),
+    architectures.average_pool: (
+        {"window": 2},
+        [
+            *window("window"),
+            *[row for row in window("stride") if row[0]["stride"] != 0],
+            *word("padding", "SAME, CIRCULAR, VALID"),
+            (
+                {"stride": (1, 1, 1)},
+                ValueError,
+                r"window needs as many .* \(2, 2\) and \(1, 1, 1\)",
+            ),
+        ],
+    ),
+    architectures.conv: (
+        {"filter": 3},
+        [
+            *window("filter"),
+            ({"filter": ()}, ValueError, r"filter needs as many sizes as stride, at least one"),
+            (
+                {"filter": (3,), "stride": (1, 2)},
+                ValueError,
+                r"filter needs .* \(3,\) and \(1, 2\)",
+            ),
+            *window("stride"),
+            *word("padding", "SAME, CIRCULAR, VALID"),
+            *STDS,
+        ],
+    ),
+    architectures.covariances: ({"net": NET, "x": IMAGES}, PAIRS_OF_IMAGES),
+    architectures.dense: ({}, STDS),
+    architectures.kernel: (
+        {"net": NET, "x": IMAGES},
+        [
+            *PAIRS_OF_IMAGES,
+            *word("of", "ntk, nngp, both"),
+            ({"y": IMAGES, "diagonal": True}, ValueError, "diagonal needs one set of images"),
+            (
+                {"net": architectures.conv(3)},
+                ValueError,
+                r"net needs flatten\(\) or global_average\(\) before its end, .*\(4, 3\): covari",
+            ),
+        ],
+    ),
+    architectures.layer_norm: ({}, nonnegative("epsilon")),
+    architectures.multilayer: (
+        {"depth": 2},
+        [row for row in [*NETWORK, *DEPTH] if "fits" not in row[2]],
+    ),
+    architectures.network: (
+        {"net": NET, "width": 2},
+        [
+            *whole("width", 1),
+            *whole("outputs", 1),
+            *whole("heads", 1),
+            *[row for row in PAIRS_OF_IMAGES if "net" in row[0]],
+        ],
+    ),
     # activations
     activations.as_activation: ({"activation": "relu"}, ACTIVATION),
     activations.leaky_relu: (
@@ -1512,6 +1614,10 @@ TABLE[prediction.trained] = (
 )
 
 WITHOUT = {
+    "flatten": "takes nothing",
+    "global_average": "takes nothing",
+    "residual": "takes layers by position: see test_architectures",
+    "serial": "takes layers by position: see test_architectures",
     "angle": "a step of a traced computation, on arrays that its callers have checked",
     "arc_cosine_at": "a step of a traced computation",
     "correlations": "a step of a traced computation",
@@ -1618,6 +1724,7 @@ def test_every_public_function_has_rows_or_a_reason_to_have_none():
         pytest.param(function, TABLE[function][0], name, id=f"{function.__name__}-{name}")
         for function, names in {
             activations.leaky_relu: ("negative", "positive"),
+            architectures.kernel: ("x", "y"),
             early_stopping.best_time: ("times", "risks"),
             jacot_2018.four_angles: ("arc",),
             check.check: ("measured", "predicted", "within"),
