@@ -6,6 +6,7 @@ make the same inputs from the same seeds here, and are timed by the same clock. 
     {"do": "prepare", "name": N, "task": T, "arguments": {...}}  make T's call, compile and warm it
     {"do": "save", "name": N, "path": P}                         the result of the last call, to P
     {"do": "time", "name": N}                                    one more call: its seconds
+    {"do": "spend", "name": N}                                   the same, processor time and peak
     {"do": "memory", "task": T, "arguments": {...}}              peak of one call, in bytes
     {"do": "solve", "task": T, "n": n, "arguments": {...}}       time, peak and errors of one solve
     {"do": "versions"}                                           Python and the libraries
@@ -161,6 +162,18 @@ def _memory(call: Callable[[], object]) -> dict[str, int]:
     return {"peak": _status("VmHWM") - before, "result": result.nbytes}
 
 
+def _spent(call: Callable[[], object]) -> dict[str, float]:
+    """Wall seconds, seconds of all processors, and bytes at the peak of a call, for a long one."""
+    before = _held()
+    clock, processor = time.perf_counter(), time.process_time()
+    _finished(call())
+    return {
+        "seconds": time.perf_counter() - clock,
+        "processor": time.process_time() - processor,
+        "peak": _status("VmHWM") - before,
+    }
+
+
 def _errors(solved: Solved, n: int, kernel: Callable) -> dict[str, float]:
     """Mean squared error on held-out points, and of the equations ‖(K + SHIFT) α − y‖/‖y‖."""
     x, targets, new, truth = problem(n)
@@ -213,6 +226,8 @@ def serve(tasks: dict[str, Task], libraries: list[str]) -> None:
             start = time.perf_counter()
             _finished(calls[name]())
             return {"seconds": time.perf_counter() - start}
+        elif do == "spend":
+            return _spent(calls[name])
         elif do == "memory":
             return _memory(tasks[more["task"]](**more["arguments"]))
         elif do == "solve":

@@ -756,10 +756,11 @@ def attention(*, key_std: float = 1.0, W_std: float = 1.0, b_std: float = 0.0) -
     Of each head softmax_q(key_p·key_q/d_key) weighs the values at q; the heads' results go through
     one layer of weights. Queries are the keys, and logits are divided by d_key: then the law of
     large numbers makes the logits key_std²·K(p, q), and the limit is Gaussian (Hron et al. 2020).
-    The usual 1/√d_key is *not* offered: its logits stay random in the limit, so that the outputs
-    are a mixture of Gaussians and no kernel describes them. ``W_std`` is that of values and outputs
-    together, the product of the field's W_value_std and W_out_std; ``key_std`` is W_key_std and
-    W_query_std. There is no mask and no encoding of positions.
+    The usual 1/√d_key is *not* offered: its logits stay random in the limit. A single head is then
+    a mixture of Gaussians; many heads have a kernel, an average over random logits that is not
+    computed here. ``W_std`` is that of values and outputs together, the product of the field's
+    W_value_std and W_out_std; ``key_std`` is W_key_std and W_query_std. There is no mask and no
+    encoding of positions.
 
     Raises ``TypeError`` or ``ValueError`` for a standard deviation that is no number, 0 or more.
     """
