@@ -22,7 +22,7 @@ from jaxtyping import Array, PyTree
 
 from ntk_lib.engine.programs import Program, Traced
 
-__all__ = ["Leaf", "contract", "layers", "signals"]
+__all__ = ["Leaf", "Plan", "Use", "contract", "even", "layers", "planned", "signals"]
 
 # Parameters that are contracted at a time.
 _TOGETHER = 4096
@@ -87,6 +87,7 @@ class _Finder:
         self.uses: list[Use] = []
         self.factors: list[Array] = []
         self.otherwise: set[int] = set()
+        self.held = 0  # bytes of all that is computed from a point
 
     def zero(self, use: Use) -> Array:
         self.uses.append(use)
@@ -299,6 +300,7 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
     found = _Finder()
     jax.eval_shape(functools.partial(step, found), start, [t[0] for t in rows])
     finder.otherwise |= found.otherwise
+    finder.held += length * found.held
     uses = [use._replace(places=length * use.places) for use in found.uses]
     zeros = [
         finder.zero(use).reshape(length, one.places, one.columns)
@@ -322,6 +324,7 @@ def _equation(finder: _Finder, equation: Any, given: list[_Value], used: set) ->
     if all(v.leaf < 0 for v in given):
         fixed = all(v.fixed for v in given)
         results = _as_it_is(equation, [v.value for v in given], used)
+        finder.held += 0 if fixed else sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
         return [_Value(t, fixed=fixed) for t in results]
     if (inside := _inner(equation)) is not None:
         return _walk(finder, inside.jaxpr, inside.consts, given)
@@ -345,6 +348,7 @@ def _equation(finder: _Finder, equation: Any, given: list[_Value], used: set) ->
     if matrix.scale is not None:
         zero = zero * matrix.scale.astype(zero.dtype)
     finder.factors.append(met.factor)
+    finder.held += result.nbytes + met.factor.nbytes
     return [_Value(result + met.laid_out(zero))]
 
 
@@ -375,12 +379,19 @@ def _outputs(
     return _live(out)
 
 
+class Found(NamedTuple):
+    """All uses of parameters in their order, those of each, and bytes computed from a point."""
+
+    uses: tuple[Use, ...]
+    leaves: tuple[Leaf, ...]
+    held: int
+
+
 @functools.lru_cache(maxsize=256)
-def layers(program: Program, leaves: int) -> tuple[tuple[Use, ...], tuple[Leaf, ...]]:
+def layers(program: Program, leaves: int) -> Found:
     """Where the first ``leaves`` arguments of a program, its parameters, enter it.
 
-    The program maps them and a point to the outputs there. Gives all uses in their order, and those
-    of each parameter.
+    The program maps them and a point to the outputs there.
     """
     finder, (arrays, given) = _Finder(), program.takes
 
@@ -389,10 +400,79 @@ def layers(program: Program, leaves: int) -> tuple[tuple[Use, ...], tuple[Leaf, 
 
     jax.eval_shape(outputs, arrays, given[:leaves], given[leaves:])
     uses = tuple(finder.uses)
-    return uses, tuple(
+    entered = (
         Leaf(tuple(u for u in uses if u.leaf == i), i in finder.otherwise, math.prod(t.shape))
         for i, t in enumerate(given[:leaves])
     )
+    return Found(uses, tuple(entered), finder.held)
+
+
+# ---------------------------------------------------------------- the choice
+
+
+class Plan(NamedTuple):
+    """Points in a block of rows and of columns, and which parameters go by pairs of places."""
+
+    rows: int
+    columns: int
+    pairs: tuple[bool, ...]
+
+
+def even(points: int, most: float) -> int:
+    """The size of equal blocks of at most ``most`` points, at least one."""
+    blocks = math.ceil(points / max(1, min(points, int(most))))
+    return math.ceil(points / blocks)
+
+
+def _costs(leaf: Leaf, k: int, outputs: str, share: float) -> tuple[float, float]:
+    """Multiplications for a pair of points: by pairs of places, and by derivatives.
+
+    ``share`` is what a pair has of the work that is done for each point once.
+    """
+    both = k * k if outputs == "full" else k
+    formed = sum(0 if u.looked_up else k * u.places * u.rows * u.columns for u in leaf.uses)
+    by_derivatives = both * leaf.size + share * formed
+    if not leaf.alike:
+        return math.inf, by_derivatives
+    (use, *_), t = leaf.uses, leaf.places
+    rows = 1 if use.looked_up else use.rows
+    if t == 1:
+        return rows + both * use.columns, by_derivatives
+    pushed = k * t * t * use.columns + (k * k * t * use.columns if both > k else 0)
+    return t * t * rows + 2 * pushed, by_derivatives  # many small products: half as fast
+
+
+def planned(
+    model: Traced, leaves: int, points: tuple[int, int], outputs: str, item: int, most: int
+) -> tuple[Plan, float] | None:
+    """How to compute the kernel of so many ``points`` by layers, and its multiplications a pair.
+
+    ``item`` is the size of a number in bytes, ``most`` what the signals of a block may take, and
+    what a pair of blocks may. None where no parameter enters by a product.
+    """
+    uses, entered, held = layers(model.program, leaves)
+    if not uses:
+        return None
+    k = math.prod(model.program.jaxpr.outvars[0].aval.shape)
+    n, m = points
+    total, each, pair, chosen = 0.0, held * (1 + k / 2), 1.0, []
+    for leaf in entered:
+        if not leaf.uses and not leaf.otherwise:
+            chosen.append(False)
+            continue
+        by_pairs, by_derivatives = _costs(leaf, k, outputs, 1 / n + 1 / m)
+        t, size = leaf.places, item * k * leaf.size
+        between = item * max(t * t, *(k * t * u.columns for u in leaf.uses)) if leaf.uses else 0
+        pairs = by_pairs < by_derivatives or (2 * size > most and leaf.alike and between <= most)
+        chosen.append(pairs)
+        total += by_pairs if pairs else by_derivatives
+        # a Jacobian twice: as it is multiplied, it is laid out anew
+        use = leaf.uses[0] if leaf.uses else None
+        each += item * t * ((1 if use.looked_up else use.rows) + k * use.columns) if pairs else 2 * size
+        pair = max(pair, between if pairs and t > 1 else 1)
+    rows = min(most / each, max(1.0, math.sqrt(most / pair)))
+    rows = even(n, rows)
+    return Plan(rows, rows if n == m else even(m, rows), tuple(chosen)), total
 
 
 # ---------------------------------------------------------------- factors, signals, derivatives
@@ -419,7 +499,7 @@ def signals(
     columns). Else the derivatives alone, (n, k, size). In ``dtype``, that of the sums.
     """
     held = jax.tree.leaves(params)
-    uses, entered = layers(model.program, len(held))
+    uses, entered, _ = layers(model.program, len(held))
     (shape,) = model.program.jaxpr.outvars
 
     def one(point: PyTree) -> list[tuple[Array, ...]]:
