@@ -470,8 +470,9 @@ def planned(
         use = leaf.uses[0] if leaf.uses else None
         each += item * t * ((1 if use.looked_up else use.rows) + k * use.columns) if pairs else 2 * size
         pair = max(pair, between if pairs and t > 1 else 1)
-    rows = min(most / each, max(1.0, math.sqrt(most / pair)))
-    rows = even(n, rows)
+    if n == m and 2 * most >= max(n * each, n * n * pair):  # one block, which is held once
+        return Plan(n, n, tuple(chosen)), total
+    rows = even(n, min(most / each, max(1.0, math.sqrt(most / pair))))
     return Plan(rows, rows if n == m else even(m, rows), tuple(chosen)), total
 
 
@@ -479,31 +480,43 @@ def planned(
 
 
 def _derivative(use: Use, factor: Array, signal: Array, dtype: np.dtype) -> Array:
-    """Of the outputs by a parameter, as far as it is by one use: (k, size)."""
-    signal = signal.astype(dtype)
+    """Of the outputs by the matrix of one use, as far as it is by that: (rows, k, columns)."""
+    signal = signal.astype(dtype).transpose(1, 0, 2)  # (places, k, columns)
+    shape = (use.rows, *signal.shape[1:])
     if use.looked_up:
-        empty = jnp.zeros((len(signal), use.rows, use.columns), dtype)
-        kept = jnp.where(factor[:, None] >= 0, signal, jnp.zeros((), dtype))
-        matrix = empty.at[:, factor].add(kept)
-    else:
-        matrix = jnp.einsum("tr,ktc->krc", factor.astype(dtype), signal)
-    return _back(matrix, use.steps).reshape(len(signal), -1)
+        kept = jnp.where(factor[:, None, None] >= 0, signal, jnp.zeros((), dtype))
+        return jnp.zeros(shape, dtype).at[factor].add(kept)
+    # one product of matrices for all outputs: twice as fast as one for each
+    return (factor.astype(dtype).T @ signal.reshape(use.places, -1)).reshape(shape)
+
+
+def _by_leaf(use: Use, derivative: Array) -> Array:
+    """The same by the parameter: (k, size)."""
+    k = derivative.shape[1]
+    return _back(derivative.transpose(1, 0, 2), use.steps).reshape(k, -1)
 
 
 def signals(
-    model: Traced, params: PyTree, points: PyTree, pairs: Sequence[bool], dtype: np.dtype
+    model: Traced,
+    params: PyTree,
+    points: PyTree,
+    *,
+    pairs: Sequence[bool],
+    outputs: str,
+    dtype: np.dtype,
 ) -> list[tuple[Array, ...]]:
     """What the kernel is made of, for each parameter that enters the model.
 
     Where ``pairs`` says so: factors (n, places, rows) or (n, places) and signals (n, k, places,
-    columns). Else the derivatives alone, (n, k, size). In ``dtype``, that of the sums.
+    columns). Else the derivatives alone, (n, k, size), or (n, 1, k·size) in any order where the
+    kernel is the trace. In ``dtype``, that of the sums.
     """
     held = jax.tree.leaves(params)
     uses, entered, _ = layers(model.program, len(held))
     (shape,) = model.program.jaxpr.outvars
 
     def one(point: PyTree) -> list[tuple[Array, ...]]:
-        def outputs(zeros: list, live: dict) -> tuple[Array, list]:
+        def forward(zeros: list, live: dict) -> tuple[Array, list]:
             reader = _Reader(zeros)
             given = jax.tree.leaves(point)
             out = _outputs(reader, model.program, model.arrays, held, live, given)
@@ -511,7 +524,7 @@ def signals(
 
         zeros = [jnp.zeros((use.places, use.columns), use.dtype) for use in uses]
         live = {i: held[i] for i, leaf in enumerate(entered) if leaf.otherwise}
-        _, back, factors = jax.vjp(outputs, zeros, live, has_aux=True)
+        _, back, factors = jax.vjp(forward, zeros, live, has_aux=True)
         rows = jnp.eye(*shape.aval.shape, dtype=shape.aval.dtype)
         deltas, slopes = jax.vmap(back)(rows)
         found = []
@@ -523,10 +536,19 @@ def signals(
                 if factor.ndim > 1:
                     factor = factor.astype(dtype)
                 found.append((factor, delta))
-            elif mine or leaf.otherwise:
-                parts = [_derivative(uses[j], factors[j], deltas[j], dtype) for j in mine]
-                if leaf.otherwise:
-                    parts.append(slopes[i].reshape(len(rows), -1).astype(dtype))
+                continue
+            parts = [_derivative(uses[j], factors[j], deltas[j], dtype) for j in mine]
+            if leaf.alike:  # the order of the parameters makes no difference, nor their shape
+                total = functools.reduce(jnp.add, parts)
+                if outputs == "trace":
+                    found.append((total.reshape(1, -1),))
+                else:
+                    found.append((total.transpose(1, 0, 2).reshape(len(rows), -1),))
+                continue
+            parts = [_by_leaf(uses[j], part) for j, part in zip(mine, parts, strict=True)]
+            if leaf.otherwise:
+                parts.append(slopes[i].reshape(len(rows), -1).astype(dtype))
+            if parts:
                 found.append((functools.reduce(jnp.add, parts),))
         return found
 

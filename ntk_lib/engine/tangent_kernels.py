@@ -571,7 +571,9 @@ def _kernel(
 
     def of(points: PyTree) -> PyTree:
         if by_layers:
-            return structure.signals(model.single, params, points, plan.pairs, dtype)
+            return structure.signals(
+                model.single, params, points, pairs=plan.pairs, outputs=outputs, dtype=dtype
+            )
         return _jacobian(model, params, points)
 
     def contracted(left: PyTree, right: PyTree) -> Array:
