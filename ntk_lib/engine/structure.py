@@ -26,6 +26,8 @@ __all__ = ["Leaf", "Plan", "Use", "contract", "even", "layers", "planned", "sign
 
 # Parameters that are contracted at a time.
 _TOGETHER = 4096
+# Derivatives of a point that are formed at a time, and the least rows of a matrix for them.
+_AT_ONCE, _LEAST = 16384, 4
 
 # ---------------------------------------------------------------- a use of a parameter
 
@@ -156,7 +158,9 @@ def _carried(name: str, given: list[_Value], equation: Any) -> _Value | None:
         return _transposed(first, equation.params["permutation"])
     same = math.prod(shape) == math.prod(jnp.shape(first.value))
     if name in ("squeeze", "expand_dims") or (
-        name in ("reshape", "broadcast_in_dim") and same and equation.params.get("dimensions") is None
+        name in ("reshape", "broadcast_in_dim")
+        and same
+        and equation.params.get("dimensions") is None
     ):
         return _reshaped(first, shape)
     dtype = equation.outvars[0].aval.dtype
@@ -169,7 +173,10 @@ def _patches(x: Array, params: dict, kernel: tuple[int, ...]) -> Array:
     """What a convolution multiplies its kernel with: (places, offsets · channels), offsets first."""
     numbers = params["dimension_numbers"]
     x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
-    pads = [(low, high, d - 1) for (low, high), d in zip(params["padding"], params["lhs_dilation"], strict=True)]
+    pads = [
+        (low, high, d - 1)
+        for (low, high), d in zip(params["padding"], params["lhs_dilation"], strict=True)
+    ]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
     strides, dilation = params["window_strides"], params["rhs_dilation"]
     spans = [(size - 1) * d + 1 for size, d in zip(kernel, dilation, strict=True)]
@@ -178,9 +185,7 @@ def _patches(x: Array, params: dict, kernel: tuple[int, ...]) -> Array:
     for offset in np.ndindex(*kernel):
         start = [i * d for i, d in zip(offset, dilation, strict=True)]
         stop = [a + (c - 1) * s + 1 for a, c, s in zip(start, counts, strides, strict=True)]
-        part = jax.lax.slice(
-            x, (0, *start, 0), (len(x), *stop, x.shape[-1]), (1, *strides, 1)
-        )
+        part = jax.lax.slice(x, (0, *start, 0), (len(x), *stop, x.shape[-1]), (1, *strides, 1))
         parts.append(part.reshape(-1, x.shape[-1]))
     return jnp.concatenate(parts, axis=1)
 
@@ -324,7 +329,9 @@ def _equation(finder: _Finder, equation: Any, given: list[_Value], used: set) ->
     if all(v.leaf < 0 for v in given):
         fixed = all(v.fixed for v in given)
         results = _as_it_is(equation, [v.value for v in given], used)
-        finder.held += 0 if fixed else sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
+        finder.held += (
+            0 if fixed else sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
+        )
         return [_Value(t, fixed=fixed) for t in results]
     if (inside := _inner(equation)) is not None:
         return _walk(finder, inside.jaxpr, inside.consts, given)
@@ -411,11 +418,15 @@ def layers(program: Program, leaves: int) -> Found:
 
 
 class Plan(NamedTuple):
-    """Points in a block of rows and of columns, and which parameters go by pairs of places."""
+    """Points in a block of rows and of columns, and how each parameter's part is computed.
+
+    ``slices`` has a place for each that enters: (rows, rows at a time) of its matrix where
+    derivatives are formed, None where they are not.
+    """
 
     rows: int
     columns: int
-    pairs: tuple[bool, ...]
+    slices: tuple[tuple[int, int] | None, ...]
 
 
 def even(points: int, most: float) -> int:
@@ -430,7 +441,7 @@ def _costs(leaf: Leaf, k: int, outputs: str, share: float) -> tuple[float, float
     ``share`` is what a pair has of the work that is done for each point once.
     """
     both = k * k if outputs == "full" else k
-    formed = sum(0 if u.looked_up else k * u.places * u.rows * u.columns for u in leaf.uses)
+    formed = sum(k * u.places * u.rows * u.columns for u in leaf.uses)
     by_derivatives = both * leaf.size + share * formed
     if not leaf.alike:
         return math.inf, by_derivatives
@@ -455,45 +466,43 @@ def planned(
         return None
     k = math.prod(model.program.jaxpr.outvars[0].aval.shape)
     n, m = points
-    total, each, pair, chosen = 0.0, held * (1 + k / 2), 1.0, []
+    total, each, pair, slices = 0.0, held * (1 + k / 2), 1.0, []
     for leaf in entered:
         if not leaf.uses and not leaf.otherwise:
-            chosen.append(False)
             continue
         by_pairs, by_derivatives = _costs(leaf, k, outputs, 1 / n + 1 / m)
-        t, size = leaf.places, item * k * leaf.size
-        between = item * max(t * t, *(k * t * u.columns for u in leaf.uses)) if leaf.uses else 0
-        pairs = by_pairs < by_derivatives or (2 * size > most and leaf.alike and between <= most)
-        chosen.append(pairs)
-        total += by_pairs if pairs else by_derivatives
-        # a Jacobian twice: as it is multiplied, it is laid out anew
-        use = leaf.uses[0] if leaf.uses else None
-        each += item * t * ((1 if use.looked_up else use.rows) + k * use.columns) if pairs else 2 * size
-        pair = max(pair, between if pairs and t > 1 else 1)
+        total += min(by_pairs, by_derivatives)
+        slices.append(None)
+        if not leaf.alike:
+            each += 2 * item * k * leaf.size  # twice: it is laid out anew to be multiplied
+            continue
+        (use, *_), t = leaf.uses, leaf.places
+        each += 2 * item * t * ((1 if use.looked_up else use.rows) + k * use.columns)
+        if by_derivatives < by_pairs:
+            step = min(use.rows, max(_LEAST, _AT_ONCE // (k * use.columns)))
+            slices[-1] = use.rows, step
+            each += 2 * item * step * k * use.columns
+        elif t > 1:
+            pair = max(pair, item * max(2 * t * t, k * t * use.columns))
     if n == m and 2 * most >= max(n * each, n * n * pair):  # one block, which is held once
-        return Plan(n, n, tuple(chosen)), total
+        return Plan(n, n, tuple(slices)), total
     rows = even(n, min(most / each, max(1.0, math.sqrt(most / pair))))
-    return Plan(rows, rows if n == m else even(m, rows), tuple(chosen)), total
+    return Plan(rows, rows if n == m else even(m, rows), tuple(slices)), total
 
 
 # ---------------------------------------------------------------- factors, signals, derivatives
 
 
 def _derivative(use: Use, factor: Array, signal: Array, dtype: np.dtype) -> Array:
-    """Of the outputs by the matrix of one use, as far as it is by that: (rows, k, columns)."""
-    signal = signal.astype(dtype).transpose(1, 0, 2)  # (places, k, columns)
-    shape = (use.rows, *signal.shape[1:])
+    """Of the outputs by a parameter, as far as it is by one use: (k, size)."""
+    signal = signal.astype(dtype)
     if use.looked_up:
-        kept = jnp.where(factor[:, None, None] >= 0, signal, jnp.zeros((), dtype))
-        return jnp.zeros(shape, dtype).at[factor].add(kept)
-    # one product of matrices for all outputs: twice as fast as one for each
-    return (factor.astype(dtype).T @ signal.reshape(use.places, -1)).reshape(shape)
-
-
-def _by_leaf(use: Use, derivative: Array) -> Array:
-    """The same by the parameter: (k, size)."""
-    k = derivative.shape[1]
-    return _back(derivative.transpose(1, 0, 2), use.steps).reshape(k, -1)
+        kept = jnp.where(factor[:, None] >= 0, signal, jnp.zeros((), dtype))
+        empty = jnp.zeros((len(signal), use.rows, use.columns), dtype)
+        matrix = empty.at[:, factor].add(kept)
+    else:
+        matrix = jnp.einsum("tr,ktc->krc", factor.astype(dtype), signal)
+    return _back(matrix, use.steps).reshape(len(signal), -1)
 
 
 def signals(
@@ -501,15 +510,13 @@ def signals(
     params: PyTree,
     points: PyTree,
     *,
-    pairs: Sequence[bool],
-    outputs: str,
     dtype: np.dtype,
 ) -> list[tuple[Array, ...]]:
     """What the kernel is made of, for each parameter that enters the model.
 
-    Where ``pairs`` says so: factors (n, places, rows) or (n, places) and signals (n, k, places,
-    columns). Else the derivatives alone, (n, k, size), or (n, 1, k·size) in any order where the
-    kernel is the trace. In ``dtype``, that of the sums.
+    Of one that enters as the same matrix everywhere, factors (n, places, rows) or (n, places) and
+    signals (n, k, places, columns); of another the derivatives, (n, k, size). In ``dtype``, that of
+    the sums.
     """
     held = jax.tree.leaves(params)
     uses, entered, _ = layers(model.program, len(held))
@@ -528,24 +535,15 @@ def signals(
         rows = jnp.eye(*shape.aval.shape, dtype=shape.aval.dtype)
         deltas, slopes = jax.vmap(back)(rows)
         found = []
-        for i, (leaf, pair) in enumerate(zip(entered, pairs, strict=True)):
+        for i, leaf in enumerate(entered):
             mine = [j for j, use in enumerate(uses) if use.leaf == i]
-            if pair:
+            if leaf.alike:
                 factor = jnp.concatenate([factors[j] for j in mine])
+                factor = factor.astype(dtype) if factor.ndim > 1 else factor
                 delta = jnp.concatenate([deltas[j] for j in mine], axis=1).astype(dtype)
-                if factor.ndim > 1:
-                    factor = factor.astype(dtype)
                 found.append((factor, delta))
                 continue
             parts = [_derivative(uses[j], factors[j], deltas[j], dtype) for j in mine]
-            if leaf.alike:  # the order of the parameters makes no difference, nor their shape
-                total = functools.reduce(jnp.add, parts)
-                if outputs == "trace":
-                    found.append((total.reshape(1, -1),))
-                else:
-                    found.append((total.transpose(1, 0, 2).reshape(len(rows), -1),))
-                continue
-            parts = [_by_leaf(uses[j], part) for j, part in zip(mine, parts, strict=True)]
             if leaf.otherwise:
                 parts.append(slopes[i].reshape(len(rows), -1).astype(dtype))
             if parts:
@@ -613,10 +611,59 @@ def _of_pairs(left: tuple[Array, Array], right: tuple[Array, Array], outputs: st
     return theta.reshape(n, m, *[1] * (2 if outputs == "full" else 0))
 
 
-def contract(left: Sequence, right: Sequence, outputs: str) -> Array:
-    """Θ of two blocks of points by their ``signals``: (n, m, k, k), (n, m) or (n, m, k)."""
+def _in_slices(
+    left: tuple[Array, Array], right: tuple[Array, Array], cut: tuple[int, int], outputs: str
+) -> Array:
+    """The same by derivatives Σ_t a_t δ_tᵀ, some of the matrix's rows at a time.
+
+    What is formed is contracted at once: twice as fast as with a Jacobian that is held.
+    """
+
+    def slices(factor: Array, signal: Array) -> Callable[[Array, int], Array]:
+        n, k, places, columns = signal.shape
+        flat = signal.transpose(0, 2, 1, 3).reshape(n, places, k * columns)
+        turned = factor[:, None] if factor.ndim == 2 else factor.transpose(0, 2, 1)
+
+        def some(start: Array, size: int) -> Array:
+            if factor.ndim == 2:
+                numbers = start + jnp.arange(size, dtype=factor.dtype)
+                rows = (turned == numbers[None, :, None]).astype(signal.dtype)
+            else:
+                rows = jax.lax.dynamic_slice_in_dim(turned, start, size, axis=1)
+            formed = rows @ flat  # one product of matrices for all outputs
+            if outputs == "trace":  # over outputs as over parameters, in whatever order
+                return formed.reshape(n, 1, -1)
+            return formed.reshape(n, size, k, columns).transpose(0, 2, 1, 3).reshape(n, k, -1)
+
+        return some
+
+    rows, step = cut
+    ours = slices(*left)
+    theirs = ours if left is right else slices(*right)
+
+    def product(start: Array, size: int) -> Array:
+        a = ours(start, size)
+        return _of_derivatives(a, a if theirs is ours else theirs(start, size), outputs)
+
+    whole, rest = divmod(rows, step)
+    parts = [product(jnp.int32(rows - rest), rest)] if rest else []
+    if whole:
+        first = product(jnp.int32(0), step)
+        parts.append(jax.lax.fori_loop(1, whole, lambda i, t: t + product(i * step, step), first))
+    return functools.reduce(jnp.add, parts)
+
+
+def contract(left: Sequence, right: Sequence, slices: Sequence, outputs: str) -> Array:
+    """Θ of two blocks of points by their ``signals``: (n, m, k, k), (n, m) or (n, m, k).
+
+    ``slices`` has the (rows, rows at a time) of those whose derivatives are formed, else None.
+    """
     parts = [
-        _of_pairs(a, b, outputs) if len(a) == 2 else _of_derivatives(a[0], b[0], outputs)
-        for a, b in zip(left, right, strict=True)
+        _of_derivatives(a[0], b[0], outputs)
+        if len(a) == 1
+        else _in_slices(a, b, cut, outputs)
+        if cut
+        else _of_pairs(a, b, outputs)
+        for a, b, cut in zip(left, right, slices, strict=True)
     ]
     return functools.reduce(jnp.add, parts)

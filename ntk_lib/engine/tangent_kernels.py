@@ -508,7 +508,7 @@ def _contract(left: PyTree, right: PyTree, dtype: np.dtype, outputs: str) -> Arr
         [(t.reshape(*t.shape[:2], -1).astype(dtype),) for t in jax.tree.leaves(jacobian)]
         for jacobian in (left, right)
     )
-    return structure.contract(left, right, outputs)
+    return structure.contract(left, right, [None] * len(left), outputs)
 
 
 def _push(model: _Model, params: PyTree, left: PyTree, points: PyTree, outputs: str) -> Array:
@@ -571,14 +571,12 @@ def _kernel(
 
     def of(points: PyTree) -> PyTree:
         if by_layers:
-            return structure.signals(
-                model.single, params, points, pairs=plan.pairs, outputs=outputs, dtype=dtype
-            )
+            return structure.signals(model.single, params, points, dtype=dtype)
         return _jacobian(model, params, points)
 
     def contracted(left: PyTree, right: PyTree) -> Array:
         if by_layers:
-            return structure.contract(left, right, outputs)
+            return structure.contract(left, right, plan.slices, outputs)
         return _contract(left, right, dtype, outputs)
 
     def pair(jacobian: PyTree, points: PyTree) -> Array:
