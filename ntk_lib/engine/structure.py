@@ -276,16 +276,20 @@ def _inner(equation: Any) -> ClosedJaxpr | None:
     return None
 
 
-def _as_it_is(equation: Any, values: list, used: set) -> list:
-    """The results of one operation, of whatever kind."""
+def _as_it_is(jaxpr: Jaxpr, used: set, equation: Any, values: list) -> list:
+    """The results of one operation of a jaxpr, of whatever kind."""
     pairs = {
         atom: value
         for atom, value in zip(equation.invars, values, strict=True)
         if not isinstance(atom, Literal)
     }
     wanted = [v for v in equation.outvars if v in used]
-    alone = ClosedJaxpr(Jaxpr((), list(pairs), wanted, [equation]), ())
-    results = dict(zip(wanted, jaxpr_as_fun(alone)(*pairs.values()), strict=True))
+    names = jaxpr.debug_info._replace(
+        arg_names=("",) * len(pairs), result_paths=("",) * len(wanted)
+    )
+    alone = Jaxpr((), list(pairs), wanted, [equation], equation.effects, names)
+    results = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*pairs.values())
+    results = dict(zip(wanted, results, strict=True))
     return [results.get(v) for v in equation.outvars]
 
 
@@ -324,11 +328,11 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
     return [_Value(t) for t in (*carry, *results)]
 
 
-def _equation(finder: _Finder, equation: Any, given: list[_Value], used: set) -> list[_Value]:
+def _equation(finder: _Finder, equation: Any, given: list[_Value], result_of: Callable) -> list[_Value]:
     name, params = equation.primitive.name, equation.params
     if all(v.leaf < 0 for v in given):
         fixed = all(v.fixed for v in given)
-        results = _as_it_is(equation, [v.value for v in given], used)
+        results = result_of(equation, [v.value for v in given])
         finder.held += (
             0 if fixed else sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
         )
@@ -344,11 +348,11 @@ def _equation(finder: _Finder, equation: Any, given: list[_Value], used: set) ->
         met = _MEETINGS[name](given, params, equation.outvars[0].aval.shape)
     if met is None:
         finder.otherwise |= {v.leaf for v in given if v.leaf >= 0}
-        return [_Value(t) for t in _as_it_is(equation, [_live(v) for v in given], used)]
+        return [_Value(t) for t in result_of(equation, [_live(v) for v in given])]
     matrix = met.matrix
     finder.otherwise |= {v.leaf for i, v in enumerate(given) if i != met.at} - {-1}
     values = [v.value if i == met.at else _live(v) for i, v in enumerate(given)]
-    (result,) = _as_it_is(equation, values, used)
+    (result,) = result_of(equation, values)
     places, looked_up = len(met.factor), met.factor.ndim == 1
     use = Use(matrix.leaf, matrix.steps, looked_up, places, *matrix.value.shape, result.dtype)
     zero = finder.zero(use)
@@ -369,8 +373,9 @@ def _walk(finder: _Finder, jaxpr: Jaxpr, consts: Sequence, given: list[_Value]) 
 
     atoms = [*jaxpr.outvars, *(atom for e in jaxpr.eqns for atom in e.invars)]
     used = {atom for atom in atoms if not isinstance(atom, Literal)}
+    result_of = functools.partial(_as_it_is, jaxpr, used)
     for equation in jaxpr.eqns:
-        results = _equation(finder, equation, [read(a) for a in equation.invars], used)
+        results = _equation(finder, equation, [read(a) for a in equation.invars], result_of)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -429,18 +434,18 @@ class Plan(NamedTuple):
     slices: tuple[tuple[int, int] | None, ...]
 
 
-def even(points: int, most: float) -> int:
+def even(points: int, most: int | float) -> int:
     """The size of equal blocks of at most ``most`` points, at least one."""
     blocks = math.ceil(points / max(1, min(points, int(most))))
     return math.ceil(points / blocks)
 
 
-def _costs(leaf: Leaf, k: int, outputs: str, share: float) -> tuple[float, float]:
+def _costs(leaf: Leaf, k: int, outputs: str, share: int | float) -> tuple[int | float, int | float]:
     """Multiplications for a pair of points: by pairs of places, and by derivatives.
 
     ``share`` is what a pair has of the work that is done for each point once.
     """
-    both = k * k if outputs == "full" else k
+    both = float(k * k if outputs == "full" else k)
     formed = sum(k * u.places * u.rows * u.columns for u in leaf.uses)
     by_derivatives = both * leaf.size + share * formed
     if not leaf.alike:
@@ -455,7 +460,7 @@ def _costs(leaf: Leaf, k: int, outputs: str, share: float) -> tuple[float, float
 
 def planned(
     model: Traced, leaves: int, points: tuple[int, int], outputs: str, item: int, most: int
-) -> tuple[Plan, float] | None:
+) -> tuple[Plan, int | float] | None:
     """How to compute the kernel of so many ``points`` by layers, and its multiplications a pair.
 
     ``item`` is the size of a number in bytes, ``most`` what the signals of a block may take, and
