@@ -1,8 +1,8 @@
 """Measure, print the ratios, and write results.json and the page book/speed.md.
 
     make bench                           everything
-    make bench ONLY=limit                one part, printed only (limit, memory, empirical, scaling,
-                                         numerics, solvers)
+    make bench ONLY=limit                one part, printed only (limit, memory, empirical, models,
+                                         scaling, numerics, solvers)
     make bench ONLY=solvers KEEP=yes     one part, which takes the place of its old numbers
 
 Every ratio is of two medians from one run: the contestants are compiled and warmed up, then called
@@ -39,7 +39,7 @@ PATIENCE = 15
 # Largest difference of an entry relative to the largest entry, off the diagonal and on it: sums of
 # up to a million float32 products, through up to twenty layers. On the diagonal of a limit float32
 # knows neural-tangents' angle, 0, to about √ε = 3e-4 only, and each layer adds its share of that.
-TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5)}
+TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5), "model": (1e-5, 1e-5)}
 
 # ---------------------------------------------------------------- two processes
 
@@ -226,6 +226,7 @@ def empirical() -> list[dict]:
         with workers() as (ours, peers):
             contestants = [
                 Contestant("mlp_ntk", ours, "layers"),
+                Contestant("structure", ours, "structure"),
                 Contestant("contraction", ours, "contraction"),
                 Contestant("products", ours, "products"),
                 Contestant("structured derivatives", peers, "STRUCTURED_DERIVATIVES"),
@@ -234,6 +235,25 @@ def empirical() -> list[dict]:
             ]
             row = at | race(contestants, "empirical", at)
         print(f"  {outputs} outputs: {shown(row)}", flush=True)
+        rows.append(row)
+    return rows
+
+
+def models() -> list[dict]:
+    """The trace kernel of a convolutional network and of a transformer block."""
+    rows = []
+    for name in ("convolutional", "transformer"):
+        at = {"name": name, "n": 50}
+        with workers() as (ours, peers):
+            contestants = [
+                Contestant("structure", ours, "structure"),
+                Contestant("contraction", ours, "contraction"),
+                Contestant("structured derivatives", peers, "STRUCTURED_DERIVATIVES"),
+                Contestant("NTK-vector products", peers, "NTK_VECTOR_PRODUCTS"),
+                Contestant("Jacobian contraction", peers, "JACOBIAN_CONTRACTION"),
+            ]
+            row = at | race(contestants, "model", at)
+        print(f"  {name}: {shown(row)}", flush=True)
         rows.append(row)
     return rows
 
@@ -408,6 +428,7 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
     "limit": limit,
     "memory": memory,
     "empirical": empirical,
+    "models": models,
     "scaling": scaling,
     "numerics": numerics,
     "solvers": solvers,

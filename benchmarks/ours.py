@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from benchmarks.models import MODELS
 from benchmarks.worker import LENGTH, SHIFT, Solved, network, points, serve
 from ntk_lib.engine.activations import as_activation, leaky_relu
 from ntk_lib.engine.tangent_kernels import empirical_ntk
@@ -20,7 +21,7 @@ from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
 from ntk_lib.scale import regression
 from ntk_lib.wide_networks import Layer, apply
 
-__all__ = ["empirical", "limit", "solver"]
+__all__ = ["empirical", "limit", "model", "solver"]
 
 
 @jax.jit
@@ -54,7 +55,7 @@ def limit(
 def empirical(
     method: str, *, widths: list[int], n: int, gain: float, beta: float
 ) -> Callable[[], Array]:
-    """The NTK of one network: "layers", or as of any function, "contraction" and "products"."""
+    """The NTK of one network: "layers", or as of any function, by a method of its."""
     x = jnp.asarray(points("gaussian", n, widths[0]))
     params = [Layer(jnp.asarray(W), jnp.asarray(b)) for W, b in network(widths)]
     if method == "layers":
@@ -64,6 +65,14 @@ def empirical(
             lambda w, t: apply(w, t, activation="relu", gain=gain, beta=beta), p, x, method=method
         )
     )
+    return functools.partial(call, params)
+
+
+def model(method: str, *, name: str, n: int) -> Callable[[], Array]:
+    """The trace kernel of a model, as of any function."""
+    apply, params, x = MODELS[name](n)
+    x, params = jnp.asarray(x), jax.tree.map(jnp.asarray, params)
+    call = jax.jit(lambda p: empirical_ntk(apply, p, x, outputs="trace", method=method))
     return functools.partial(call, params)
 
 
@@ -101,4 +110,5 @@ def solver(
 
 
 if __name__ == "__main__":
-    serve({"limit": limit, "empirical": empirical, "solver": solver}, ["jax"])
+    tasks = {"limit": limit, "empirical": empirical, "model": model, "solver": solver}
+    serve(tasks, ["jax"])

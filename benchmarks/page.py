@@ -322,6 +322,7 @@ def _memory_table(rows: list[Row]) -> str:
 
 METHODS = {
     "mlp_ntk": "`mlp_ntk`, layer by layer",
+    "structure": '`empirical_ntk`, `method="structure"`',
     "contraction": '`empirical_ntk`, `method="contraction"`',
     "products": '`empirical_ntk`, `method="products"`',
     "structured derivatives": "`neural-tangents`, structured derivatives",
@@ -337,11 +338,36 @@ def _empirical_table(rows: list[Row]) -> str:
         head += [f"{count} output{'s' * (count > 1)}, ms", "times `mlp_ntk`"]
     lines = []
     for name, method in METHODS.items():
+        if name not in rows[0]["seconds"]:
+            continue
         line = [method]
         for row in rows:
             line += [_milliseconds(row, name), _times(ratio(row, name, "mlp_ntk"))]
         lines.append(line)
     return _table(head, lines)
+
+
+MODELS = {"convolutional": "three convolutions", "transformer": "transformer block"}
+
+
+def _models_section(rows: list[Row]) -> str:
+    """Of models with several positions; nothing where they were not measured."""
+    if not rows:
+        return ""
+    head, lines = ["method"], []
+    for row in rows:
+        head += [f"{MODELS[row['name']]}, ms", "times `structure`"]
+    for name, method in METHODS.items():
+        if name in rows[0]["seconds"]:
+            line = [method]
+            for row in rows:
+                line += [_milliseconds(row, name), _times(ratio(row, name, "structure"))]
+            lines.append(line)
+    return f"""
+Two models that use a weight at many places, their kernel summed over 10 outputs, on {rows[0]["n"]} points: three convolutions of 64 channels on 8 × 8 pixels with ReLU, their mean and a dense layer; and a causal transformer block of 32 tokens with 64 channels and 4 heads.
+
+{_table(head, lines)}
+"""
 
 
 def _exponent(rows: list[Row], name: str) -> str:
@@ -489,7 +515,7 @@ A ReLU network 784-512-512-$k$ on {results["empirical"][0]["n"]} points, its ker
 {_empirical_table(results["empirical"])}
 
 `mlp_ntk` is not slower than structured derivatives, and at least {bound["times faster than Jacobian contraction"]} times faster than the contraction of Jacobians in `neural-tangents`, with one output and with ten.
-
+{_models_section(results.get("models", []))}
 ## Many points
 
 When the kernel no longer fits, `scale.regression` solves $(K + n\\cdot\\text{{ridge}}\\cdot I)\\alpha = y$ by conjugate gradients, block by block. Three libraries solve the same problem another way. GPyTorch {{cite:p}}`gardner2018` solves the same equations by conjugate gradients; it holds the kernel while that fills at most 2 GiB, and computes 2048 rows at a time beyond. Falkon {{cite:p}}`rudi2017,meanti2020` has coefficients for some of the points only, its centres. EigenPro {{cite:p}}`ma2017,ma2019`, here its second version (a third, with centres of its own, is {{cite:t}}`abedsoltan2023`), descends with batches and has no ridge: it is stopped early.

@@ -328,7 +328,9 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
     return [_Value(t) for t in (*carry, *results)]
 
 
-def _equation(finder: _Finder, equation: Any, given: list[_Value], result_of: Callable) -> list[_Value]:
+def _equation(
+    finder: _Finder, equation: Any, given: list[_Value], result_of: Callable
+) -> list[_Value]:
     name, params = equation.primitive.name, equation.params
     if all(v.leaf < 0 for v in given):
         fixed = all(v.fixed for v in given)

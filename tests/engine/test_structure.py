@@ -1,5 +1,7 @@
 """Tangent kernels by layers that are found in a trace, against whole Jacobians."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -41,7 +43,7 @@ def normalised(h):
 
 
 def transformer(p, ids):
-    """A causal block of tokens, its last layer the embedding; the heads are cut from one product."""
+    """A causal block of tokens, its last layer the embedding; queries and keys from one product."""
     h = p["embedding"][ids] * 2.0 + p["places"][None]
 
     @jax.checkpoint
@@ -225,9 +227,7 @@ def test_each_use_of_a_parameter_is_found(name, uses):
 def test_no_array_has_the_size_of_the_jacobian():
     # 1.2 million parameters, 64 points, 3 outputs: 922 MB of Jacobian; the weights are 4.8
     widths = (64, 1024, 1024, 3)
-    params = [
-        jax.ShapeDtypeStruct(shape, "float32") for shape in zip(widths, widths[1:], strict=False)
-    ]
+    params = [jax.ShapeDtypeStruct(shape, "float32") for shape in itertools.pairwise(widths)]
 
     def f(p, x):
         return jnp.tanh(jnp.tanh(x @ p[0]) @ p[1]) @ p[2]
