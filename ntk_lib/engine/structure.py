@@ -170,7 +170,7 @@ def _carried(name: str, given: list[_Value], equation: Any) -> _Value | None:
 
 
 def _patches(x: Array, params: dict, kernel: tuple[int, ...]) -> Array:
-    """What a convolution multiplies its kernel with: (places, offsets · channels), offsets first."""
+    """What a convolution multiplies its kernel with, (places, offsets · channels)."""
     numbers = params["dimension_numbers"]
     x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
     pads = [
@@ -486,7 +486,7 @@ def planned(
         (use, *_), t = leaf.uses, leaf.places
         each += 2 * item * t * ((1 if use.looked_up else use.rows) + k * use.columns)
         if by_derivatives < by_pairs:
-            step = min(use.rows, max(_LEAST, _AT_ONCE // (k * use.columns)))
+            step = even(use.rows, max(_LEAST, _AT_ONCE // (k * use.columns)))
             slices[-1] = use.rows, step
             each += 2 * item * step * k * use.columns
         elif t > 1:
