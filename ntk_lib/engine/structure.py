@@ -583,14 +583,14 @@ def _over_parameters(a: Array, b: Array) -> Array:
 
 
 def _of_derivatives(a: Array, b: Array, outputs: str) -> Array:
-    """Σ over the last axis of (n, k, P) and (m, k, P)."""
+    """Σ over the last axis of (n, k, P) and (m, k, P): (n, m), (n, m, k), or (n, k, m, k)."""
     if outputs == "diagonal":
         return jnp.einsum("nip,mip->nmi", a, b)
     if outputs == "trace":  # as one product of matrices: much faster than over two axes
         return _over_parameters(a.reshape(len(a), -1), b.reshape(len(b), -1))
     k = a.shape[1]
     theta = _over_parameters(a.reshape(len(a) * k, -1), b.reshape(len(b) * k, -1))
-    return theta.reshape(len(a), k, len(b), k).transpose(0, 2, 1, 3)
+    return theta.reshape(len(a), k, len(b), k)
 
 
 def _of_pairs(left: tuple[Array, Array], right: tuple[Array, Array], outputs: str) -> Array:
@@ -603,19 +603,18 @@ def _of_pairs(left: tuple[Array, Array], right: tuple[Array, Array], outputs: st
         products = jnp.tensordot(a, b, axes=(2, 2))  # (n, t, m, s)
     n, k, places, _ = d.shape
     m = len(e)
+    over = {"full": (n, 1, m, 1), "trace": (n, m), "diagonal": (n, m, 1)}[outputs]
     if places == 1:
-        return products.reshape(n, m, *[1] * {"full": 2, "trace": 0, "diagonal": 1}[outputs]) * (
-            _of_derivatives(d[:, :, 0], e[:, :, 0], outputs)
-        )
+        return products.reshape(over) * _of_derivatives(d[:, :, 0], e[:, :, 0], outputs)
     if outputs == "full" and k > 1:
-        pushed = jnp.einsum("ntms,nkto->nmkso", products, d)
-        return jnp.einsum("nmkso,mlso->nmkl", pushed, e)
+        pushed = jnp.einsum("ntms,nkto->nkmso", products, d)
+        return jnp.einsum("nkmso,mlso->nkml", pushed, e)
     if outputs == "diagonal":
         each = jax.vmap(lambda d, e: jnp.tensordot(d, e, axes=(2, 2)), (1, 1), 4)(d, e)
         return jnp.sum(products[..., None] * each, axis=(1, 3))
     d, e = (t.transpose(0, 2, 1, 3).reshape(len(t), places, -1) for t in (d, e))
     theta = jnp.sum(products * jnp.tensordot(d, e, axes=(2, 2)), axis=(1, 3))
-    return theta.reshape(n, m, *[1] * (2 if outputs == "full" else 0))
+    return theta.reshape(over)
 
 
 def _in_slices(
@@ -673,4 +672,5 @@ def contract(left: Sequence, right: Sequence, slices: Sequence, outputs: str) ->
         else _of_pairs(a, b, outputs)
         for a, b, cut in zip(left, right, slices, strict=True)
     ]
-    return functools.reduce(jnp.add, parts)
+    theta = functools.reduce(jnp.add, parts)
+    return theta.transpose(0, 2, 1, 3) if outputs == "full" else theta
