@@ -37,7 +37,8 @@ class Use(NamedTuple):
 
     ``steps`` lead from leaf number ``leaf`` to the matrix: a permutation of axes, or a shape. The
     factor on the left has shape (places, rows), or, where rows are looked up, it is their numbers
-    (places,); the signal has shape (places, columns).
+    (places,); the signal has shape (places, columns). A bias that is added to a product at one
+    place has the factor 1, and the signal of that product, whose number is ``shares``.
     """
 
     leaf: int
@@ -47,6 +48,7 @@ class Use(NamedTuple):
     rows: int
     columns: int
     dtype: np.dtype
+    shares: int = -1
 
 
 class Leaf(NamedTuple):
@@ -72,6 +74,7 @@ class _Value(NamedTuple):
 
     A parameter has a ``leaf``, the ``steps`` that it has gone, and a ``scale``; ``live`` is the
     same value as an argument of the derivative. ``fixed`` depends neither on parameters nor on x.
+    ``product`` is the number of the use that it comes from as it is, at one place.
     """
 
     value: Any
@@ -80,12 +83,14 @@ class _Value(NamedTuple):
     steps: tuple = ()
     scale: Any = None
     fixed: bool = False
+    product: int = -1
 
 
 class _Finder:
-    """Collects uses; its zeros are constants."""
+    """Collects uses; its zeros are constants. ``inside`` a loop biases share no signals."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: bool = False) -> None:
+        self.inside = inside
         self.uses: list[Use] = []
         self.factors: list[Array] = []
         self.otherwise: set[int] = set()
@@ -99,8 +104,8 @@ class _Finder:
 class _Reader(_Finder):
     """Adds the zeros that it is given."""
 
-    def __init__(self, zeros: Sequence[Array]) -> None:
-        super().__init__()
+    def __init__(self, zeros: Sequence[Array], inside: bool = False) -> None:
+        super().__init__(inside)
         self.zeros = iter(zeros)
 
     def zero(self, use: Use) -> Array:
@@ -306,7 +311,7 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
         found = _walk(reader, inside.jaxpr, inside.consts, arguments)
         return [_live(v) for v in found]
 
-    found = _Finder()
+    found = _Finder(inside=True)
     jax.eval_shape(functools.partial(step, found), start, [t[0] for t in rows])
     finder.otherwise |= found.otherwise
     finder.held += length * found.held
@@ -317,7 +322,7 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
     ]
 
     def body(carry: list, row: tuple) -> tuple:
-        reader = _Reader(row[0])
+        reader = _Reader(row[0], inside=True)
         results = step(reader, carry, row[1])
         return results[: len(carry)], (results[len(carry) :], reader.factors)
 
@@ -326,6 +331,20 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
     )
     finder.factors += [t.reshape(-1, *t.shape[2:]) for t in factors]
     return [_Value(t) for t in (*carry, *results)]
+
+
+def _bias(finder: _Finder, given: list[_Value]) -> _Value | None:
+    """The sum of a product at one place and a parameter of its shape."""
+    weight, other = given if given[0].leaf >= 0 else given[::-1]
+    if other.product < 0 or jnp.shape(weight.value) != jnp.shape(other.value):
+        return None
+    matrix = _reshaped(weight, (1, weight.value.size))
+    shape, dtype = matrix.value.shape, matrix.value.dtype
+    use = Use(weight.leaf, matrix.steps, False, 1, *shape, dtype, shares=other.product)
+    finder.uses.append(use)
+    one = jnp.ones((1, 1), dtype)
+    finder.factors.append(one if weight.scale is None else one * weight.scale.astype(dtype))
+    return _Value(weight.value + other.value)
 
 
 def _equation(
@@ -345,6 +364,8 @@ def _equation(
         return _scan(finder, equation, given)
     if (carried := _carried(name, given, equation)) is not None:
         return [carried]
+    if name == "add" and (total := _bias(finder, given)) is not None:
+        return [total]
     met = None
     if name in _MEETINGS:
         met = _MEETINGS[name](given, params, equation.outvars[0].aval.shape)
@@ -357,12 +378,15 @@ def _equation(
     (result,) = result_of(equation, values)
     places, looked_up = len(met.factor), met.factor.ndim == 1
     use = Use(matrix.leaf, matrix.steps, looked_up, places, *matrix.value.shape, result.dtype)
-    zero = finder.zero(use)
-    if matrix.scale is not None:
+    zero, factor, number = finder.zero(use), met.factor, len(finder.factors)
+    if matrix.scale is not None and looked_up:
         zero = zero * matrix.scale.astype(zero.dtype)
-    finder.factors.append(met.factor)
-    finder.held += result.nbytes + met.factor.nbytes
-    return [_Value(result + met.laid_out(zero))]
+    elif matrix.scale is not None:
+        factor = factor * matrix.scale.astype(factor.dtype)
+    finder.factors.append(factor)
+    finder.held += result.nbytes + factor.nbytes
+    shared = places == 1 and not looked_up and not finder.inside
+    return [_Value(result + met.laid_out(zero), product=number if shared else -1)]
 
 
 def _walk(finder: _Finder, jaxpr: Jaxpr, consts: Sequence, given: list[_Value]) -> list[_Value]:
@@ -536,11 +560,14 @@ def signals(
             out = _outputs(reader, model.program, model.arrays, held, live, given)
             return out, reader.factors
 
-        zeros = [jnp.zeros((use.places, use.columns), use.dtype) for use in uses]
+        own = [i for i, use in enumerate(uses) if use.shares < 0]
+        zeros = [jnp.zeros((uses[i].places, uses[i].columns), uses[i].dtype) for i in own]
         live = {i: held[i] for i, leaf in enumerate(entered) if leaf.otherwise}
         _, back, factors = jax.vjp(forward, zeros, live, has_aux=True)
         rows = jnp.eye(*shape.aval.shape, dtype=shape.aval.dtype)
         deltas, slopes = jax.vmap(back)(rows)
+        of = dict(zip(own, deltas, strict=True))
+        deltas = [of[i if use.shares < 0 else use.shares] for i, use in enumerate(uses)]
         found = []
         for i, leaf in enumerate(entered):
             mine = [j for j, use in enumerate(uses) if use.leaf == i]

@@ -213,7 +213,7 @@ def found(name):
 @pytest.mark.parametrize(
     ("name", "uses"),
     [  # p: a product, l: a lookup; and whether in another way too; leaves by their names
-        ("dense", [("", True), ("p", False), ("p", False)]),
+        ("dense", [("p", False), ("p", False), ("p", False)]),
         ("convolutional", [("", True), ("p", False), ("p", False)]),
         ("transformer", [("lp", False), ("", True), ("p", False), ("", True)]),
         ("gated", [("", True), ("p", False), ("pp", False), ("p", False), ("", True)]),
