@@ -1,8 +1,8 @@
 """Measure, print the ratios, and write results.json and the page book/speed.md.
 
     make bench                           everything
-    make bench ONLY=limit                one part, printed only (limit, memory, empirical, images,
-                                         scaling, numerics, solvers)
+    make bench ONLY=limit                one part, printed only (limit, memory, empirical, models,
+                                         images, scaling, numerics, solvers)
     make bench ONLY=solvers KEEP=yes     one part, which takes the place of its old numbers
 
 Every ratio is of two medians from one run: the contestants are compiled and warmed up, then called
@@ -40,7 +40,12 @@ PATIENCE = 15
 # up to a million float32 products, through up to twenty layers. On the diagonal of a limit float32
 # knows neural-tangents' angle, 0, to about √ε = 3e-4 only, and each layer adds its share of that.
 # Of images of 32 x 32 it was off by 8e-5 off the diagonal, ours by 7e-8, from ours in float64.
-TOLERANCES = {"limit": (1e-5, 1e-2), "empirical": (1e-5, 1e-5), "images": (5e-4, 1e-2)}
+TOLERANCES = {
+    "limit": (1e-5, 1e-2),
+    "empirical": (1e-5, 1e-5),
+    "model": (1e-5, 1e-5),
+    "images": (5e-4, 1e-2),
+}
 
 # ---------------------------------------------------------------- two processes
 
@@ -240,6 +245,7 @@ def empirical() -> list[dict]:
         with workers() as (ours, peers):
             contestants = [
                 Contestant("mlp_ntk", ours, "layers"),
+                Contestant("structure", ours, "structure"),
                 Contestant("contraction", ours, "contraction"),
                 Contestant("products", ours, "products"),
                 Contestant("structured derivatives", peers, "STRUCTURED_DERIVATIVES"),
@@ -276,6 +282,25 @@ def images(pictures: Sequence[tuple[int, int, int]] = PICTURES) -> list[dict]:
                 f"time an entry, {page.mebibytes(row['peak'][name])} MiB",
                 flush=True,
             )
+        rows.append(row)
+    return rows
+
+
+def models() -> list[dict]:
+    """The trace kernel of a convolutional network and of a transformer block."""
+    rows = []
+    for name in ("convolutional", "transformer"):
+        at = {"name": name, "n": 50}
+        with workers() as (ours, peers):
+            contestants = [
+                Contestant("structure", ours, "structure"),
+                Contestant("contraction", ours, "contraction"),
+                Contestant("structured derivatives", peers, "STRUCTURED_DERIVATIVES"),
+                Contestant("NTK-vector products", peers, "NTK_VECTOR_PRODUCTS"),
+                Contestant("Jacobian contraction", peers, "JACOBIAN_CONTRACTION"),
+            ]
+            row = at | race(contestants, "model", at)
+        print(f"  {name}: {shown(row)}", flush=True)
         rows.append(row)
     return rows
 
@@ -450,6 +475,7 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
     "limit": limit,
     "memory": memory,
     "empirical": empirical,
+    "models": models,
     "images": images,
     "scaling": scaling,
     "numerics": numerics,

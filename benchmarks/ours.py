@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from benchmarks.models import MODELS
 from benchmarks.worker import LENGTH, SHIFT, Solved, network, points, serve
 from ntk_lib import architectures as arch
 from ntk_lib.engine.activations import as_activation, leaky_relu
@@ -22,7 +23,7 @@ from ntk_lib.limiting_ntk import mlp_ntk, ntk, recursive_ntk
 from ntk_lib.scale import regression
 from ntk_lib.wide_networks import Layer, apply
 
-__all__ = ["empirical", "images", "limit", "solver"]
+__all__ = ["empirical", "images", "limit", "model", "solver"]
 
 
 @jax.jit
@@ -66,7 +67,7 @@ def images(
 def empirical(
     method: str, *, widths: list[int], n: int, gain: float, beta: float
 ) -> Callable[[], Array]:
-    """The NTK of one network: "layers", or as of any function, "contraction" and "products"."""
+    """The NTK of one network: "layers", or as of any function, by a method of its."""
     x = jnp.asarray(points("gaussian", n, widths[0]))
     params = [Layer(jnp.asarray(W), jnp.asarray(b)) for W, b in network(widths)]
     if method == "layers":
@@ -76,6 +77,14 @@ def empirical(
             lambda w, t: apply(w, t, activation="relu", gain=gain, beta=beta), p, x, method=method
         )
     )
+    return functools.partial(call, params)
+
+
+def model(method: str, *, name: str, n: int) -> Callable[[], Array]:
+    """The trace kernel of a model, as of any function."""
+    apply, params, x = MODELS[name](n)
+    x, params = jnp.asarray(x), jax.tree.map(jnp.asarray, params)
+    call = jax.jit(lambda p: empirical_ntk(apply, p, x, outputs="trace", method=method))
     return functools.partial(call, params)
 
 
@@ -113,4 +122,5 @@ def solver(
 
 
 if __name__ == "__main__":
-    serve({"limit": limit, "empirical": empirical, "images": images, "solver": solver}, ["jax"])
+    tasks = {"limit": limit, "empirical": empirical, "model": model, "images": images}
+    serve(tasks | {"solver": solver}, ["jax"])

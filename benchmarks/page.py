@@ -355,6 +355,7 @@ def _memory_table(rows: list[Row]) -> str:
 
 METHODS = {
     "mlp_ntk": "`mlp_ntk`, layer by layer",
+    "structure": '`empirical_ntk`, `method="structure"`',
     "contraction": '`empirical_ntk`, `method="contraction"`',
     "products": '`empirical_ntk`, `method="products"`',
     "structured derivatives": "`neural-tangents`, structured derivatives",
@@ -370,6 +371,8 @@ def _empirical_table(rows: list[Row]) -> str:
         head += [f"{count} output{'s' * (count > 1)}, ms", "times `mlp_ntk`"]
     lines = []
     for name, method in METHODS.items():
+        if name not in rows[0]["seconds"]:
+            continue
         line = [method]
         for row in rows:
             line += [_milliseconds(row, name), _times(ratio(row, name, "mlp_ntk"))]
@@ -420,6 +423,29 @@ On images of 8 × 8 `architectures.kernel` needs at least {bound["times less pro
 The whole in one call has arrays with a number for each two positions of each two images. `architectures.kernel` goes through the pairs a few at a time: on 100 images of 8 × 8 it needs at most {bound["memory as a share of neural-tangents', images of 8 x 8"]} of that memory, and under {bound["MiB of a kernel of images of 8 x 8"]} MiB for 200 as well. Batches save memory too, at nearly the time of the whole.
 
 It is no road to large data. Pooling needs the covariance of every two positions, which grows as the fourth power of the side: a pair of images of 32 × 32 × 3 took {pair:.2g} s of processor time. At that rate the kernel of 1000 of them, half a million pairs, takes {hours:.0f} hours of one core, and that of the 50 000 training images of CIFAR-10 {years:.1f} years."""
+
+
+MODELS = {"convolutional": "three convolutions", "transformer": "transformer block"}
+
+
+def _models_section(rows: list[Row]) -> str:
+    """Of models with several positions; nothing where they were not measured."""
+    if not rows:
+        return ""
+    head, lines = ["method"], []
+    for row in rows:
+        head += [f"{MODELS[row['name']]}, ms", "times `structure`"]
+    for name, method in METHODS.items():
+        if name in rows[0]["seconds"]:
+            line = [method]
+            for row in rows:
+                line += [_milliseconds(row, name), _times(ratio(row, name, "structure"))]
+            lines.append(line)
+    return f"""
+Two models that use a weight at many places, their kernel summed over 10 outputs, on {rows[0]["n"]} points: three convolutions of 64 channels on 8 × 8 pixels with ReLU, their mean and a dense layer; and a causal transformer block of 32 tokens with 64 channels and 4 heads.
+
+{_table(head, lines)}
+"""
 
 
 def _exponent(rows: list[Row], name: str) -> str:
@@ -567,6 +593,7 @@ A ReLU network 784-512-512-$k$ on {results["empirical"][0]["n"]} points, its ker
 {_empirical_table(results["empirical"])}
 
 `mlp_ntk` is not slower than structured derivatives, and at least {bound["times faster than Jacobian contraction"]} times faster than the contraction of Jacobians in `neural-tangents`, with one output and with ten.
+{_models_section(results.get("models", []))}
 
 ## The kernel of a convolutional network
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from benchmarks.models import MODELS
 from benchmarks.worker import network, points, serve
 
 # Its import wants TensorFlow, and nothing here uses it.
@@ -28,7 +29,7 @@ import neural_tangents  # noqa: E402
 from neural_tangents import NtkImplementation, stax  # noqa: E402
 from skntk import NeuralTangentKernel  # noqa: E402
 
-__all__ = ["ACTIVATIONS", "empirical", "images", "limit", "multilayer", "structured"]
+__all__ = ["ACTIVATIONS", "empirical", "images", "limit", "model", "multilayer", "structured"]
 
 ACTIVATIONS = {
     "relu": stax.Relu,
@@ -134,8 +135,17 @@ def empirical(
     return functools.partial(call, params)
 
 
-if __name__ == "__main__":
-    serve(
-        {"limit": limit, "empirical": empirical, "images": images},
-        ["jax", "neural-tangents", "scikit-ntk"],
+def model(method: str, *, name: str, n: int) -> Callable[[], Array]:
+    """The trace kernel of a model by the implementation of that name; theirs is a mean over k."""
+    apply, params, x = MODELS[name](n)
+    x, params = jnp.asarray(x), jax.tree_util.tree_map(jnp.asarray, params)
+    k = apply(params, x[:1]).shape[-1]
+    kernel = neural_tangents.empirical_ntk_fn(
+        apply, trace_axes=(-1,), vmap_axes=0, implementation=NtkImplementation[method]
     )
+    return functools.partial(jax.jit(lambda p: k * kernel(x, None, p)), params)
+
+
+if __name__ == "__main__":
+    tasks = {"limit": limit, "empirical": empirical, "model": model, "images": images}
+    serve(tasks, ["jax", "neural-tangents", "scikit-ntk"])

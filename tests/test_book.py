@@ -54,6 +54,7 @@ ENGINE = [
     "activations",
     "interpolation",
     "evaluation",
+    "structure",
     "tangent_kernels",
     "any_size",
 ]

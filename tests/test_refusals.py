@@ -1391,7 +1391,7 @@ TABLE = {
             *batch("x"),
             *batch("y"),
             *word("outputs", "full, trace, diagonal"),
-            *word("method", "auto, contraction, products"),
+            *word("method", "auto, structure, contraction, products"),
             (
                 {"params": [jnp.ones(2, "bfloat16")], "f": in_half, "method": "products"},
                 ValueError,
