@@ -262,7 +262,7 @@ def test_the_stored_runs_have_the_settings_of_the_script():
     assert {name: about[name] for name in runs.SETTING} == runs.SETTING
     assert stored["accuracies"].shape == (3, 4, 20)
     for width in about["trained"]["widths"]:
-        assert np.all(stored[f"cost_{width}"] < 1e-4)
+        assert np.all(stored[f"cost_{width}"] < 3e-4)
 
 
 def test_stored_random_kernels_come_out_again():
