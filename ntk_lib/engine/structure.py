@@ -9,9 +9,10 @@ signals in one pass back. What enters in any other way (a bias, a scale, sin(W))
 every derivative is the sum of both, so the kernel is the same whatever is found.
 """
 
+import collections
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +75,8 @@ class _Value(NamedTuple):
 
     A parameter has a ``leaf``, the ``steps`` that it has gone, and a ``scale``; ``live`` is the
     same value as an argument of the derivative. ``fixed`` depends neither on parameters nor on x.
-    ``product`` is the number of the use that it comes from as it is, at one place.
+    ``product`` is the number of the use that it comes from as it is, at one place, or times the
+    ``scale``; only of what is read once.
     """
 
     value: Any
@@ -281,7 +283,7 @@ def _inner(equation: Any) -> ClosedJaxpr | None:
     return None
 
 
-def _as_it_is(jaxpr: Jaxpr, used: set, equation: Any, values: list) -> list:
+def _as_it_is(jaxpr: Jaxpr, used: Mapping, equation: Any, values: list) -> list:
     """The results of one operation of a jaxpr, of whatever kind."""
     pairs = {
         atom: value
@@ -304,6 +306,7 @@ def _scan(finder: _Finder, equation: Any, given: list[_Value]) -> list[_Value]:
     length, inside = params["length"], params["jaxpr"]
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
     finder.otherwise |= {v.leaf for v in given[first:] if v.leaf >= 0}
+    given = [v._replace(product=-1) for v in given]
     start, rows = [_live(v) for v in given[first:last]], [_live(v) for v in given[last:]]
 
     def step(reader: _Finder, carry: list, row: list) -> list:
@@ -342,9 +345,22 @@ def _bias(finder: _Finder, given: list[_Value]) -> _Value | None:
     shape, dtype = matrix.value.shape, matrix.value.dtype
     use = Use(weight.leaf, matrix.steps, False, 1, *shape, dtype, shares=other.product)
     finder.uses.append(use)
-    one = jnp.ones((1, 1), dtype)
+    one = jnp.ones((1, 1), dtype) / (1.0 if other.scale is None else other.scale)
     finder.factors.append(one if weight.scale is None else one * weight.scale.astype(dtype))
     return _Value(weight.value + other.value)
+
+
+def _rescaled(name: str, given: list[_Value]) -> _Value | None:
+    """A product at one place times or over a number that is written in f, and not 0."""
+    if name not in ("mul", "div") or all(v.product < 0 for v in given):
+        return None
+    at = int(given[0].product < 0)
+    product, other = given[at], given[1 - at].value
+    number = isinstance(other, int | float | np.generic | np.ndarray) and not np.ndim(other)
+    if not number or not np.isfinite(other) or other == 0 or (name == "div" and at):
+        return None
+    scale = 1.0 if product.scale is None else product.scale
+    return product._replace(scale=scale * float(other) if name == "mul" else scale / float(other))
 
 
 def _equation(
@@ -354,6 +370,8 @@ def _equation(
     if all(v.leaf < 0 for v in given):
         fixed = all(v.fixed for v in given)
         results = result_of(equation, [v.value for v in given])
+        if (product := _rescaled(name, given)) is not None:
+            return [product._replace(value=results[0])]
         finder.held += (
             0 if fixed else sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars)
         )
@@ -391,18 +409,24 @@ def _equation(
 
 def _walk(finder: _Finder, jaxpr: Jaxpr, consts: Sequence, given: list[_Value]) -> list[_Value]:
     """The results of a jaxpr, and in ``finder`` what it meets."""
-    values = dict(zip(jaxpr.invars, given, strict=True))
+    atoms = [*jaxpr.outvars, *(atom for e in jaxpr.eqns for atom in e.invars)]
+    used = collections.Counter(atom for atom in atoms if not isinstance(atom, Literal))
+
+    def kept(names: Sequence, found: Sequence[_Value]) -> dict:
+        # a product that is read twice has a signal of its own, which is not that of its sum
+        pairs = zip(names, found, strict=True)
+        return {v: t if used[v] == 1 else t._replace(product=-1) for v, t in pairs}
+
+    values = kept(jaxpr.invars, given)
     values |= {v: _Value(t, fixed=True) for v, t in zip(jaxpr.constvars, consts, strict=True)}
 
     def read(atom: Any) -> _Value:
         return _Value(atom.val, fixed=True) if isinstance(atom, Literal) else values[atom]
 
-    atoms = [*jaxpr.outvars, *(atom for e in jaxpr.eqns for atom in e.invars)]
-    used = {atom for atom in atoms if not isinstance(atom, Literal)}
     result_of = functools.partial(_as_it_is, jaxpr, used)
     for equation in jaxpr.eqns:
         results = _equation(finder, equation, [read(a) for a in equation.invars], result_of)
-        values.update(zip(equation.outvars, results, strict=True))
+        values |= kept(equation.outvars, results)
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -94,6 +94,15 @@ def unusual(p, x):
     return h @ (p["norm"] / jnp.linalg.norm(p["norm"]) * p["size"]) ** 2 + p["plain"][None]
 
 
+def reread(p, x):
+    """Products that are read beside their sum with a bias, which then has a signal of its own."""
+    z = x @ p["first"] / 2
+    h = jnp.tanh(z + p["one"]) * z
+    s, t = jax.jit(lambda h: (h @ p["second"], jnp.sin(h)))(h)
+    u = s * 3.0 + p["two"]
+    return jax.jit(lambda s, b: jnp.tanh(s + b) * s)(u, p["three"]) + t
+
+
 CELL = eqx.partition(eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0)), eqx.is_inexact_array)
 
 
@@ -129,6 +138,11 @@ MODELS = {
     "unusual": (
         unusual,
         {"sine": (3, 4), "twice": (4, 4), "norm": (4, 2), "size": (), "plain": (2,), "no": None},
+        (3, 3),
+    ),
+    "reread": (
+        reread,
+        {"first": (3, 4), "one": (1, 4), "second": (4, 4), "two": (1, 4), "three": (1, 4)},
         (3, 3),
     ),
     "module": (module, jax.tree.map(lambda leaf: leaf.shape, CELL[0]), (3, 3)),
@@ -217,6 +231,8 @@ def found(name):
         ("convolutional", [("", True), ("p", False), ("p", False)]),
         ("transformer", [("lp", False), ("", True), ("p", False), ("", True)]),
         ("gated", [("", True), ("p", False), ("pp", False), ("p", False), ("", True)]),
+        # by their names: one, second, …; the bias of a product that is read once has its signal
+        ("reread", [("p", False), ("", True), ("p", False), ("", True), ("p", False)]),
         ("unusual", [("", True), ("", True), ("", True), ("", True), ("ppp", True)]),
     ],
 )
