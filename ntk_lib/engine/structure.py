@@ -425,6 +425,8 @@ def _walk(finder: _Finder, jaxpr: Jaxpr, consts: Sequence, given: list[_Value]) 
 
     result_of = functools.partial(_as_it_is, jaxpr, used)
     for equation in jaxpr.eqns:
+        if not any(used[v] for v in equation.outvars):
+            continue
         results = _equation(finder, equation, [read(a) for a in equation.invars], result_of)
         values |= kept(equation.outvars, results)
     return [read(atom) for atom in jaxpr.outvars]

@@ -100,6 +100,7 @@ def reread(p, x):
     h = jnp.tanh(z + p["one"]) * z
     s, t = jax.jit(lambda h: (h @ p["second"], jnp.sin(h)))(h)
     u = s * 3.0 + p["two"]
+    _ = u @ p["second"]  # a result that nobody reads
     return jax.jit(lambda s, b: jnp.tanh(s + b) * s)(u, p["three"]) + t
 
 
