@@ -611,6 +611,7 @@ class Network(Layer):
         return signal
 
     def init(self, key: Array, shape: tuple, size: Size, outputs: int | None = None) -> tuple:
+        """Parameters of all layers; ``outputs`` are the channels of the last one with weights."""
         last = None if outputs is None else self._last()
         params = []
         for i, layer in enumerate(self.layers):
@@ -630,6 +631,7 @@ class Network(Layer):
         return None
 
     def apply(self, params: tuple, x: Array) -> Array:
+        """The layers one after the other, with these parameters."""
         for layer, mine in zip(self.layers, params, strict=True):
             x = layer.apply(mine, x)
         return x
@@ -727,7 +729,10 @@ def average_pool(
 
 
 def global_average() -> GlobalAverage:
-    """The mean over all positions."""
+    """The mean over all positions.
+
+    Raises nothing.
+    """
     return GlobalAverage()
 
 
@@ -735,6 +740,7 @@ def flatten() -> Flatten:
     """All positions and channels as one vector, for ``dense``.
 
     What comes out has one law a position, so no activation may follow before a ``dense`` layer.
+    Raises nothing; ``kernel`` and ``network`` refuse it where there are no positions.
     """
     return Flatten()
 

@@ -121,7 +121,6 @@ SETTLED = {
     },
     "architectures": {
         "falls_with_the_width": "400 networks of each kind and width",
-        "which_kernel": "means over twenty splits, with their intervals",
         "logits": "the statistics of 4000 heads",
         "trained_and_forecast": "means over four networks, each beside its forecast",
     },
