@@ -709,9 +709,12 @@ def activation(sigma: str | Activation = "relu") -> Nonlinearity:
     Those without closed expectations (tanh, sigmoid, silu, softplus and ``quadrature``) take
     thousands of operations for each pair of positions: they are for small images.
 
+    What its functions read from outside is read at every call of ``kernel``, not here.
+
     Raises what ``as_activation`` raises.
     """
-    return Nonlinearity(as_activation(sigma))
+    known = as_activation(sigma)
+    return Nonlinearity(known if isinstance(sigma, str) else sigma)
 
 
 def average_pool(
@@ -944,6 +947,21 @@ def _as_net(net: object) -> Network:
     raise TypeError(f"net needs layers, say serial(conv(3), …), got {type(net).__name__}")
 
 
+def _as_now(net: Network) -> Network:
+    """The same, its activations as they compute now: what they read from outside may change."""
+
+    def now(layer: Layer) -> Layer:
+        if isinstance(layer, Network):
+            return _as_now(layer)
+        if isinstance(layer, Residual):
+            return Residual(_as_now(layer.branch), _as_now(layer.shortcut))
+        if isinstance(layer, Nonlinearity):
+            return Nonlinearity(as_activation(layer.sigma))
+        return layer
+
+    return Network(tuple(map(now, net.layers)))
+
+
 def _as_images(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array | None]:
     """Images as float arrays of one dtype, float32 or float64."""
     arrays = {
@@ -1013,7 +1031,7 @@ def kernel(
     Source: Arora et al. 2019; Novak et al. 2019; Garriga-Alonso et al. 2019; Yang 2020 for any
     architecture; Hron et al. 2020 for attention.
     """
-    net, of = _as_net(net), as_choice("of", of, ("ntk", "nngp", "both"))
+    net, of = _as_now(_as_net(net)), as_choice("of", of, ("ntk", "nngp", "both"))
     check_known(x=x, y=y)
     x, y = _as_images(x, y)
     signal = _checked(net, x.shape[1:])
@@ -1056,7 +1074,7 @@ def covariances(
     For images both have shape (n, m, h, w, h', w'), for sequences (n, m, length, length'): all of
     it is held, so it is for few small images. Raises what ``kernel`` raises.
     """
-    net = _as_net(net)
+    net = _as_now(_as_net(net))
     check_known(x=x, y=y)
     x, y = _as_images(x, y)
     sizes = _checked(net, x.shape[1:]).sizes

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ntk_lib import architectures as arch
+from ntk_lib.engine.activations import quadrature
 from ntk_lib.engine.data import load
 from ntk_lib.limiting_ntk import ntk
 from ntk_lib.wide_networks import nngp
@@ -251,6 +252,23 @@ def test_layers_are_equal_by_value_so_that_programs_are_shared():
     made = [arch.serial(arch.conv(3), arch.activation("relu")) for _ in range(2)]
     assert made[0] == made[1]
     assert hash(made[0]) == hash(made[1])
+
+
+def test_what_an_activation_reads_is_read_at_every_call(x64):
+    state = {"factor": 1.0}
+    sigma = quadrature(lambda z: state["factor"] * jnp.sin(z))
+    # inside a residual branch as well
+    top = arch.residual(arch.activation(sigma), arch.dense())
+    net, x = arch.serial(arch.dense(), top), jnp.array([[0.3], [1.1]])
+    before = np.asarray(arch.kernel(net, x))
+    params = arch.network(net, width=4).init(jax.random.key(0), (1,))
+    outputs = np.asarray(arch.network(net, width=4).apply(params, x))
+    state["factor"] = 2.0
+    scaled = arch.serial(arch.dense(), arch.residual(arch.activation(sigma), arch.dense()))
+    after = np.asarray(arch.kernel(net, x))
+    np.testing.assert_array_equal(after, arch.kernel(scaled, x))
+    assert np.all(np.abs(after - before) > 0.1)
+    assert np.all(outputs != np.asarray(arch.network(net, width=4).apply(params, x)))
 
 
 # ---------------------------------------------------------------- what the chapter keeps
