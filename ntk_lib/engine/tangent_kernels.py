@@ -373,6 +373,8 @@ def _check_each_by_itself(model: _Model, params: PyTree, points: PyTree) -> None
     if jax.default_backend() != "cpu":
         precision = max(precision, _FAST_PRODUCTS)
     size, turned, alone = np.asarray(_differences(model, params, points)).tolist()
+    if math.isfinite(size):  # numbers that a point alone does not have: over a deviation of 0
+        turned, alone = (math.inf if math.isnan(t) else t for t in (turned, alone))
     root = math.sqrt(precision)
     if not max(turned, alone) > root * size:  # a comparison with NaN is false
         return

@@ -460,12 +460,18 @@ def stochastic_depth(p, x):
     return h @ p["w"]
 
 
+def over_the_deviation(p, x):
+    """Of a point alone it is 0/0."""
+    h = x @ p["V"]
+    return (h - h.mean(0, keepdims=True)) / h.std(0, keepdims=True) @ p["w"]
+
+
 def coupled_params(dtype="float32"):
     V, w = points(5, 5, 3, dtype=dtype), points(5, 2, 4, dtype=dtype)
     return {"V": jnp.asarray(V), "w": jnp.asarray(w)}
 
 
-COUPLED = [batch_norm, dropout, mean_of_the_batch, stochastic_depth]
+COUPLED = [batch_norm, dropout, mean_of_the_batch, stochastic_depth, over_the_deviation]
 
 
 @every_method
