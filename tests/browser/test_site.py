@@ -353,7 +353,9 @@ def test_search_names_the_theorems_it_finds_and_quotes_each_formula_once(visit, 
 )
 def test_a_hit_opens_at_the_words(words, page, visit):
     here = visit(address("search.html") + f"?q={words}")
+    here.page.wait_for_load_state("networkidle")  # quotes that come later move the hits
     here.page.locator(f"#search-results li a[href='{page}']").click()
+    here.page.wait_for_url(f"**/{page}*")
     found = here.page.locator("article .highlighted")
     here.page.wait_for_function("scrollY > 1000")
     here.page.evaluate(FRAMES, 35)
