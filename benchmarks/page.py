@@ -129,8 +129,7 @@ def _compared_models(results: Results) -> list[Row]:
 def _models_lead(results: Results) -> float:
     """By the best of the peers' methods, on the model where that is nearest."""
     return min(
-        min(ratio(row, name, "structure") for name in PEERS)
-        for row in _compared_models(results)
+        min(ratio(row, name, "structure") for name in PEERS) for row in _compared_models(results)
     )
 
 
@@ -248,9 +247,7 @@ CLAIMS = {
             1.1,
             True,
         ),
-        Claim(
-            "times faster than the contraction, several positions", _contraction_lead, 1.1, True
-        ),
+        Claim("times faster than the contraction, several positions", _contraction_lead, 1.1, True),
         Claim("relative error of an entry, relu", _relu_error, 1e-5, False),
         Claim("times less processor time, images of 8 x 8", _image_lead(8), 20, True),
         Claim("times less processor time, images of 32 x 32", _image_lead(32), 8, True),
