@@ -258,6 +258,10 @@ def empirical() -> list[dict]:
     return rows
 
 
+# The models of the two libraries, and how many points there are for those of ours alone.
+COMPARED = ("convolutional", "transformer")
+ALONE = {"residual": 20, "gated": 50, "graph": 50}
+
 # Pixels a side, channels, and how many images. neural-tangents needs most of a minute for 100
 # small ones, so 200 are for us alone; its batches take 20 at once.
 PICTURES = ((8, 1, 100), (8, 1, 200), (32, 3, 4))
@@ -287,18 +291,21 @@ def images(pictures: Sequence[tuple[int, int, int]] = PICTURES) -> list[dict]:
 
 
 def models() -> list[dict]:
-    """The trace kernel of a convolutional network and of a transformer block."""
+    """The trace kernels of models with several positions; the peers' of the first two."""
     rows = []
-    for name in ("convolutional", "transformer"):
-        at = {"name": name, "n": 50}
+    for name, n in (*dict.fromkeys(COMPARED, 50).items(), *ALONE.items()):
+        at = {"name": name, "n": n}
         with workers() as (ours, peers):
             contestants = [
                 Contestant("structure", ours, "structure"),
                 Contestant("contraction", ours, "contraction"),
-                Contestant("structured derivatives", peers, "STRUCTURED_DERIVATIVES"),
-                Contestant("NTK-vector products", peers, "NTK_VECTOR_PRODUCTS"),
-                Contestant("Jacobian contraction", peers, "JACOBIAN_CONTRACTION"),
             ]
+            if name in COMPARED:
+                contestants += [
+                    Contestant("structured derivatives", peers, "STRUCTURED_DERIVATIVES"),
+                    Contestant("NTK-vector products", peers, "NTK_VECTOR_PRODUCTS"),
+                    Contestant("Jacobian contraction", peers, "JACOBIAN_CONTRACTION"),
+                ]
             row = at | race(contestants, "model", at)
         print(f"  {name}: {shown(row)}", flush=True)
         rows.append(row)

@@ -83,7 +83,7 @@ def empirical(
 def model(method: str, *, name: str, n: int) -> Callable[[], Array]:
     """The trace kernel of a model, as of any function."""
     apply, params, x = MODELS[name](n)
-    x, params = jnp.asarray(x), jax.tree.map(jnp.asarray, params)
+    x, params = jax.tree.map(jnp.asarray, (x, params))
     call = jax.jit(lambda p: empirical_ntk(apply, p, x, outputs="trace", method=method))
     return functools.partial(call, params)
 

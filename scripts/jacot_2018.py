@@ -1,6 +1,6 @@
 """The runs of the chapter jacot_2018 that take minutes, computed once and kept in book/data.
 
-    make data ONLY=circle        Figure 1, widths 2000 (twice) and 10 000: ten networks each
+    make data ONLY=circle        Figure 1, widths 1000, 2000 (twice) and 10 000: ten networks each
     make data ONLY=ensemble      Figure 2, width 1000: a hundred networks for each of three arcs
     make data ONLY=component     Figure 3, widths 1000 and 10 000
     make data ONLY=narrow        Figure 3, width 100: the paper's target and two nearer ones
@@ -35,6 +35,7 @@ SETTINGS = {
     "circle": {
         # key 0 is the first whose ten networks of width 2000 scatter at birth as such networks do
         "runs": {
+            "1000": {"width": 1000, "draws": 10, "key": 33},
             "2000": {"width": 2000, "draws": 10, "key": 1},
             "2000_typical": {"width": 2000, "draws": 10, "key": 0},
             "10000": {"width": 10000, "draws": 10, "key": 1},

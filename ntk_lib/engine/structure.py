@@ -23,11 +23,12 @@ from jaxtyping import Array, PyTree
 
 from ntk_lib.engine.programs import Program, Traced
 
-__all__ = ["Leaf", "Plan", "Use", "contract", "even", "layers", "planned", "signals"]
+__all__ = ["Leaf", "Plan", "Slices", "Use", "contract", "even", "layers", "planned", "signals"]
 
 # Parameters that are contracted at a time.
 _TOGETHER = 4096
-# Derivatives of a point that are formed at a time, and the least rows of a matrix for them.
+# Derivatives of a point that are formed at a time, and the least rows of a matrix for them; by
+# columns, a third faster, where one column has at most four times as many.
 _AT_ONCE, _LEAST = 16384, 4
 
 # ---------------------------------------------------------------- a use of a parameter
@@ -474,16 +475,30 @@ def layers(program: Program, leaves: int) -> Found:
 # ---------------------------------------------------------------- the choice
 
 
+class Slices(NamedTuple):
+    """Derivatives by a matrix are formed ``step`` of its ``size`` rows, or columns, at a time."""
+
+    columns: bool
+    size: int
+    step: int
+
+
 class Plan(NamedTuple):
     """Points in a block of rows and of columns, and how each parameter's part is computed.
 
-    ``slices`` has a place for each that enters: (rows, rows at a time) of its matrix where
-    derivatives are formed, None where they are not.
+    ``slices`` has a place for each that enters, None where no derivatives are formed.
     """
 
     rows: int
     columns: int
-    slices: tuple[tuple[int, int] | None, ...]
+    slices: tuple[Slices | None, ...]
+
+
+def _slices(use: Use, k: int) -> Slices:
+    if use.looked_up or k * use.rows > 4 * _AT_ONCE:
+        step = even(use.rows, max(_LEAST, _AT_ONCE // (k * use.columns)))
+        return Slices(False, use.rows, step)
+    return Slices(True, use.columns, even(use.columns, max(1, _AT_ONCE // (k * use.rows))))
 
 
 def even(points: int, most: int | float) -> int:
@@ -536,9 +551,9 @@ def planned(
         (use, *_), t = leaf.uses, leaf.places
         each += 2 * item * t * ((1 if use.looked_up else use.rows) + k * use.columns)
         if by_derivatives < by_pairs:
-            step = even(use.rows, max(_LEAST, _AT_ONCE // (k * use.columns)))
-            slices[-1] = use.rows, step
-            each += 2 * item * step * k * use.columns
+            slices[-1] = _slices(use, k)
+            across = use.rows if slices[-1].columns else use.columns
+            each += 2 * item * slices[-1].step * k * across
         elif t > 1:
             pair = max(pair, item * max(2 * t * t, k * t * use.columns))
     if n == m and 2 * most >= max(n * each, n * n * pair):  # one block, which is held once
@@ -670,60 +685,76 @@ def _of_pairs(left: tuple[Array, Array], right: tuple[Array, Array], outputs: st
     return theta.reshape(over)
 
 
+def _former(factor: Array, signal: Array, by: Slices, outputs: str) -> Callable:
+    """The derivatives Σ_t a_t δ_tᵀ of so many rows or columns from a first one: (n, k, parameters).
+
+    One product of matrices has all outputs. For the trace these are in one axis with the
+    parameters, (n, 1, ·), in whatever order.
+    """
+    n, k, places, columns = signal.shape
+    if by.columns:
+        across = factor.transpose(0, 2, 1)
+        along = signal.transpose(0, 2, 3, 1).reshape(n, places, columns * k)
+    else:
+        across = signal.transpose(0, 2, 1, 3).reshape(n, places, k * columns)
+        along = factor[:, None] if factor.ndim == 2 else factor.transpose(0, 2, 1)
+
+    def some(start: Array, size: int) -> Array:
+        if by.columns:
+            formed = across @ jax.lax.dynamic_slice_in_dim(along, start * k, size * k, axis=2)
+            order, shape = (0, 3, 1, 2), (n, -1, size, k)
+        else:
+            if factor.ndim == 2:
+                numbers = start + jnp.arange(size, dtype=factor.dtype)
+                rows = (along == numbers[None, :, None]).astype(signal.dtype)
+            else:
+                rows = jax.lax.dynamic_slice_in_dim(along, start, size, axis=1)
+            formed = rows @ across
+            order, shape = (0, 2, 1, 3), (n, size, k, columns)
+        if outputs == "trace":
+            return formed.reshape(n, 1, -1)
+        return formed.reshape(shape).transpose(order).reshape(n, k, -1)
+
+    return some
+
+
 def _in_slices(
-    left: tuple[Array, Array], right: tuple[Array, Array], cut: tuple[int, int], outputs: str
+    left: tuple[Array, Array], right: tuple[Array, Array], by: Slices, outputs: str
 ) -> Array:
-    """The same by derivatives Σ_t a_t δ_tᵀ, some of the matrix's rows at a time.
+    """The same by derivatives, some of the matrix's rows or columns at a time.
 
     What is formed is contracted at once: twice as fast as with a Jacobian that is held.
     """
-
-    def slices(factor: Array, signal: Array) -> Callable[[Array, int], Array]:
-        n, k, places, columns = signal.shape
-        flat = signal.transpose(0, 2, 1, 3).reshape(n, places, k * columns)
-        turned = factor[:, None] if factor.ndim == 2 else factor.transpose(0, 2, 1)
-
-        def some(start: Array, size: int) -> Array:
-            if factor.ndim == 2:
-                numbers = start + jnp.arange(size, dtype=factor.dtype)
-                rows = (turned == numbers[None, :, None]).astype(signal.dtype)
-            else:
-                rows = jax.lax.dynamic_slice_in_dim(turned, start, size, axis=1)
-            formed = rows @ flat  # one product of matrices for all outputs
-            if outputs == "trace":  # over outputs as over parameters, in whatever order
-                return formed.reshape(n, 1, -1)
-            return formed.reshape(n, size, k, columns).transpose(0, 2, 1, 3).reshape(n, k, -1)
-
-        return some
-
-    rows, step = cut
-    ours = slices(*left)
-    theirs = ours if left is right else slices(*right)
+    ours = _former(*left, by, outputs)
+    theirs = ours if left is right else _former(*right, by, outputs)
 
     def product(start: Array, size: int) -> Array:
         a = ours(start, size)
         return _of_derivatives(a, a if theirs is ours else theirs(start, size), outputs)
 
-    whole, rest = divmod(rows, step)
-    parts = [product(jnp.int32(rows - rest), rest)] if rest else []
+    step = by.step
+    whole, rest = divmod(by.size, step)
+    parts = [product(jnp.int32(by.size - rest), rest)] if rest else []
     if whole:
         first = product(jnp.int32(0), step)
         parts.append(jax.lax.fori_loop(1, whole, lambda i, t: t + product(i * step, step), first))
     return functools.reduce(jnp.add, parts)
 
 
-def contract(left: Sequence, right: Sequence, slices: Sequence, outputs: str) -> Array:
+def contract(
+    left: Sequence, right: Sequence, slices: Sequence[Slices | None], outputs: str
+) -> Array:
     """Θ of two blocks of points by their ``signals``: (n, m, k, k), (n, m) or (n, m, k).
 
-    ``slices`` has the (rows, rows at a time) of those whose derivatives are formed, else None.
+    ``slices`` are those of a ``Plan``.
     """
     parts = [
         _of_derivatives(a[0], b[0], outputs)
         if len(a) == 1
-        else _in_slices(a, b, cut, outputs)
-        if cut
+        else _in_slices(a, b, by, outputs)
+        if by
         else _of_pairs(a, b, outputs)
-        for a, b, cut in zip(left, right, slices, strict=True)
+        for a, b, by in zip(left, right, slices, strict=True)
     ]
     theta = functools.reduce(jnp.add, parts)
     return theta.transpose(0, 2, 1, 3) if outputs == "full" else theta

@@ -180,18 +180,20 @@ def test_the_kernel_by_layers_is_that_of_the_jacobian(name, x64):
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize("slices", [False, True])
-def test_pairs_of_places_and_slices_of_derivatives_agree(slices, outputs, monkeypatch, x64):
-    # places of one product, of five; rows that are looked up; slices that do not divide the rows
-    monkeypatch.setattr(structure, "_LEAST", 2)
-    monkeypatch.setattr(structure, "_AT_ONCE", 1)
-    monkeypatch.setattr(structure, "_costs", lambda *_: (1.0, 0.0) if slices else (0.0, 1.0))
+@pytest.mark.parametrize("at_once", [None, 1, 18])
+def test_pairs_of_places_and_slices_of_derivatives_agree(at_once, outputs, monkeypatch, x64):
+    # places of one product, of five; rows that are looked up; slices that do not divide the rows,
+    # or, where one column is allowed, the columns
+    if at_once:
+        monkeypatch.setattr(structure, "_LEAST", 2)
+        monkeypatch.setattr(structure, "_AT_ONCE", at_once)
+    monkeypatch.setattr(structure, "_costs", lambda *_: (1.0, 0.0) if at_once else (0.0, 1.0))
 
     def f(p, ids):
         h = jnp.tanh(p["embedding"][ids] @ p["inner"])
         return h[:, 0] @ p["last"]
 
-    shapes = {"embedding": (5, 3), "inner": (3, 4), "last": (4, 2)}
+    shapes = {"embedding": (5, 3), "inner": (3, 5), "last": (5, 2)}
     params = {name: draw(*shape, seed=3) for name, shape in shapes.items()}
     close(
         empirical_ntk(f, params, IDS, outputs=outputs, method="structure"),
