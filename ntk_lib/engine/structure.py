@@ -25,8 +25,8 @@ from ntk_lib.engine.programs import Program, Traced
 
 __all__ = ["Leaf", "Plan", "Slices", "Use", "contract", "even", "layers", "planned", "signals"]
 
-# Parameters that are contracted at a time.
-_TOGETHER = 4096
+# Parameters that are contracted at a time, where there are more than a few slices.
+_TOGETHER, _FEW = 4096, 65_536
 # Derivatives of a point that are formed at a time, and the least rows of a matrix for them; by
 # columns, a third faster, where one column has at most four times as many.
 _AT_ONCE, _LEAST = 16384, 4
@@ -637,7 +637,7 @@ def _over_parameters(a: Array, b: Array) -> Array:
     That is two to three times as fast as one product, which XLA does not cut along so long an axis.
     """
     size = a.shape[1]
-    whole = size // _TOGETHER
+    whole = size // _TOGETHER if size > _FEW else 0
 
     def add(i: Array, total: Array) -> Array:
         part, other = (

@@ -187,6 +187,8 @@ def test_pairs_of_places_and_slices_of_derivatives_agree(at_once, outputs, monke
     if at_once:
         monkeypatch.setattr(structure, "_LEAST", 2)
         monkeypatch.setattr(structure, "_AT_ONCE", at_once)
+        monkeypatch.setattr(structure, "_TOGETHER", 2)
+        monkeypatch.setattr(structure, "_FEW", 3)
     monkeypatch.setattr(structure, "_costs", lambda *_: (1.0, 0.0) if at_once else (0.0, 1.0))
 
     def f(p, ids):
