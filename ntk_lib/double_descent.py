@@ -165,7 +165,7 @@ def marchenko_pastur(singular: Float[ArrayLike, " k"], ratio: float) -> Float[np
     to 1 + √ratio. At ratio 1 it begins at 0.
 
     Raises ``ValueError`` for a ratio that is not positive, what is no row of numbers and a
-    singular value that is not positive. Source: Marchenko and Pastur 1967.
+    singular value that is not positive. Source: the law of Marchenko and Pastur (1967).
     """
     s = np.asarray(as_array("singular", singular), np.float64)
     ratio = as_positive("ratio", ratio)
@@ -300,7 +300,7 @@ def random_feature_curve(
         D = float(np.sum(times * L)) + (spectrum.tail / kappa if spectrum.tail else 0)
         D2 = float(np.sum(times * L**2))
         D = min(D, p, n)  # equal to the smaller but for rounding, without a ridge
-        share = (1 - D / p) / (1 - D2 / p) if D2 < p else 1.0
+        share = (1 - D / p) / (1 - D2 / p) if p > D2 else 1.0
         missed = float(np.sum(((1 - share) * (1 - L) + share * (1 - L) ** 2) * power))
         room = 1 - D / n + share * (D - D2) / n
         factor = 1 / room if room > 1e-9 else math.inf
@@ -357,7 +357,7 @@ def train_by_adam(
     0.02 is what some 0.003 is for 64 inputs in the standard one.
 
     Raises ``ValueError`` for targets of another shape, steps that decrease or are negative, a width
-    below 1 or a rate that is not positive. Source: Kingma and Ba 2015.
+    below 1 or a rate that is not positive.
     """
     x, _ = as_inputs(x)
     at = as_points("at", at, like=x)
