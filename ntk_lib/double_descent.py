@@ -66,7 +66,7 @@ __all__ = [
 def gaussian_features(
     gram: Float[ArrayLike, "m m"], *, key: PRNGKeyArray, count: int
 ) -> Float[Array, "m count"]:
-    """``count`` random functions at m points, drawn from the Gaussian process of covariance ``gram``.
+    """``count`` random functions at m points: draws of the Gaussian process of covariance ``gram``.
 
     Their mean product is the kernel: E[φ(x) φ(x')] = K(x, x'). Shape (m, count); divide by √count
     for a Gram that tends to K. The first columns of a draw are features of their own.
@@ -105,7 +105,8 @@ def tangent_features(
     weights = params if beta else [W for W, _ in params]
 
     def output(weights: Sequence, point: Array) -> Array:
-        layers = weights if beta else [Layer(W, b) for W, (_, b) in zip(weights, params)]
+        pairs = zip(weights, params, strict=True)
+        layers = weights if beta else [Layer(W, b) for W, (_, b) in pairs]
         return apply(layers, point, activation=activation, beta=beta)[0]
 
     rows = jax.vmap(jax.grad(output), in_axes=(None, 0))(weights, x)
@@ -180,7 +181,7 @@ def marchenko_pastur(singular: Float[ArrayLike, " k"], ratio: float) -> Float[np
 
 
 class FeatureLaw(NamedTuple):
-    """The law of a fit at m points: ``mean`` + ``scale`` times a Student variable of ``freedom``."""
+    """The law of a fit at m points: ``mean`` + ``scale`` · a Student variable of ``freedom``."""
 
     mean: Float[Array, " m"]
     scale: Float[Array, " m"]
