@@ -207,8 +207,8 @@ def feature_law(
     at the m points, ``targets`` the labels, ``count`` P.
 
     Raises ``ValueError`` for shapes that do not fit, a count below N and what
-    ``kernel_regression`` raises. Source: mean and variance, Jacot et al. 2020 (Implicit
-    regularization of random feature models); the law, the chapter's own proof.
+    ``kernel_regression`` raises. Source: the chapter's proof; the mean and the variance of such
+    fits with a ridge are studied in Jacot et al. 2020.
     """
     gram = as_symmetric("gram", gram)
     n = len(gram)
