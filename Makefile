@@ -147,10 +147,11 @@ peers-fixture: $(PEERS_READY) ## remake the kernels of neural-tangents that the 
 	$(PEERS)/bin/python -m benchmarks.fixture
 
 data: $(READY) ## run again what book/data keeps, about two and a half hours (ONLY=part runs one part)
-	$(if $(filter motion small-data architectures,$(ONLY)),,TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY))
+	$(if $(filter motion small-data architectures double-descent,$(ONLY)),,TQDM_DISABLE= $(BIN)/python scripts/jacot_2018.py $(ONLY))
 	$(if $(filter-out motion,$(ONLY)),,TQDM_DISABLE= $(BIN)/python scripts/limiting_ntk.py)
 	$(if $(filter-out small-data,$(ONLY)),,TQDM_DISABLE= $(BIN)/python -m scripts.small_data)
 	$(if $(filter-out architectures,$(ONLY)),,TQDM_DISABLE= $(BIN)/python -m scripts.architectures)
+	$(if $(filter-out double-descent,$(ONLY)),,TQDM_DISABLE= $(BIN)/python -m scripts.double_descent)
 
 card: $(READY) ## draw again the picture that a link to the book brings with it
 	$(BIN)/python -m scripts.card

@@ -124,6 +124,15 @@ SETTLED = {
         "logits": "the statistics of 4000 heads",
         "trained_and_forecast": "means over four networks, each beside its forecast",
     },
+    "double_descent": {
+        "digits_curve": "medians of eight draws of pictures and neurons",
+        "law_of_a_value": "a thousand draws, beside their law",
+        "forecast": "means over three draws, beside their forecast",
+        "cures": "medians of three to twelve draws",
+        "more_data": "medians of eight draws",
+        "lazy_peak": "medians of four networks",
+        "trained": "median and range of eight networks a width",
+    },
     "small_data": {"noise_through_bins": "means over 8 draws, with their standard errors"},
 }
 

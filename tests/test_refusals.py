@@ -21,6 +21,7 @@ from cases import INFINITE, KEY, NAN, PARAMS, X
 import ntk_lib
 from ntk_lib import (
     architectures,
+    double_descent,
     early_stopping,
     gradient_flow,
     jacot_2018,
@@ -1535,6 +1536,86 @@ TABLE = {
             ({"cross": EYE[:, :2]}, ValueError, r"cross needs shape \(m, 3\), got \(3, 2\)"),
             ({"targets": EYE}, ValueError, r"targets needs shape \(n,\)"),
             ({"ridge": -1.0}, ValueError, "ridge needs "),
+        ],
+    ),
+    double_descent.gaussian_features: (
+        {"gram": EYE, "key": KEY, "count": 2},
+        [
+            ({"gram": SKEW}, ValueError, "gram needs a symmetric matrix"),
+            ({"gram": -EYE}, ValueError, "gram needs "),
+            ({"count": 0}, ValueError, "count needs "),
+            ({"key": 1}, TypeError, "key needs "),
+        ],
+    ),
+    double_descent.tangent_features: (
+        {"params": init((2, 3, 1), key=KEY), "x": np.ones((3, 2), "f4")},
+        [
+            ({"x": np.ones((3, 4), "f4")}, ValueError, "x needs "),
+            ({"x": NAN}, ValueError, "x needs "),
+            ({"params": init((2, 3, 2), key=KEY)}, ValueError, "params needs .* one output, got 2"),
+            ({"beta": -1.0}, ValueError, "beta needs "),
+            ({"activation": "step"}, ValueError, "activation needs "),
+        ],
+    ),
+    double_descent.least_norm: (
+        {"features": EYE, "targets": ONES},
+        [
+            ({"features": ONES}, ValueError, r"features needs shape \(n, p\)"),
+            ({"features": 0 * EYE}, ValueError, "features needs .* some not 0"),
+            ({"targets": ONES[:2]}, ValueError, "targets needs 3 rows"),
+            ({"ridge": -1.0}, ValueError, "ridge needs "),
+        ],
+    ),
+    double_descent.marchenko_pastur: (
+        {"singular": ONES, "ratio": 0.5},
+        [
+            ({"singular": EYE}, ValueError, "singular needs positive numbers"),
+            ({"singular": -ONES}, ValueError, "singular needs positive numbers"),
+            ({"ratio": 0.0}, ValueError, "ratio needs "),
+        ],
+    ),
+    double_descent.feature_law: (
+        {"gram": EYE, "cross": EYE[:2], "variances": ONES[:2], "targets": ONES, "count": 3},
+        [
+            ({"gram": SKEW}, ValueError, "gram needs "),
+            ({"cross": EYE[:, :2]}, ValueError, r"cross needs shape \(m, 3\)"),
+            ({"variances": ONES}, ValueError, r"variances needs shape \(2,\)"),
+            ({"targets": EYE}, ValueError, r"targets needs shape \(3,\)"),
+            ({"count": 2}, ValueError, "count needs .*as many features as points"),
+        ],
+    ),
+    double_descent.random_feature_curve: (
+        {"spectrum": SPECTRUM, "n": 1, "counts": [2]},
+        [
+            ({"spectrum": np.ones(3)}, TypeError, "spectrum needs a Spectrum, got ndarray"),
+            ({"spectrum": SPECTRUM._replace(power=None)}, ValueError, "spectrum needs the power"),
+            (
+                {"spectrum": SPECTRUM._replace(power=-np.ones(2))},
+                ValueError,
+                "spectrum needs .* that are 0 or more",
+            ),
+            ({"n": 0}, ValueError, "n needs "),
+            ({"counts": [0]}, ValueError, "counts needs "),
+            ({"ridge": -1.0}, ValueError, "ridge needs "),
+            ({"noise": -1.0}, ValueError, "noise needs "),
+        ],
+    ),
+    double_descent.train_by_adam: (
+        {
+            "x": np.ones((3, 2), "f4"),
+            "targets": EYE,
+            "at": np.ones((1, 2), "f4"),
+            "key": KEY,
+            "steps": [0, 1],
+            "width": 2,
+        },
+        [
+            ({"targets": ONES}, ValueError, r"targets needs shape \(3, k\)"),
+            ({"at": EYE}, ValueError, "at needs "),
+            ({"steps": [1, 0]}, ValueError, "steps needs "),
+            ({"width": 0}, ValueError, "width needs "),
+            ({"rate": 0.0}, ValueError, "rate needs "),
+            ({"key": 1}, TypeError, "key needs "),
         ],
     ),
     small_data.frozen_ntks: (

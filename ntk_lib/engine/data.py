@@ -1,7 +1,7 @@
 """What the book's repository keeps: digits, and runs that take minutes.
 
-Serves ``limiting_ntk``, ``jacot_2018``, ``small_data`` and ``architectures``, whose runs
-the scripts of the same names make.
+Serves ``limiting_ntk``, ``jacot_2018``, ``small_data``, ``architectures`` and ``double_descent``,
+whose runs the scripts of the same names make.
 """
 
 from pathlib import Path
