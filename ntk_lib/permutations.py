@@ -65,8 +65,10 @@ def binary_words(k: int, ones: int | None = None) -> Float[np.ndarray, "words k"
     return table
 
 
-def word_kernel(rho: Float[ArrayLike, "*n"], k: int, *, tau: float = 1.0) -> Float[Array, "*n"]:
-    """K(ρ) of two unit vectors in k dimensions whose cosine is ``rho``, entry by entry.
+def word_kernel(
+    rho: Float[ArrayLike, "*n"], k: int, *, tau: float = 1.0
+) -> Float[np.ndarray, "*n"]:
+    """K(ρ) of two unit vectors in k dimensions whose cosine is ``rho``, entry by entry, in float64.
 
     ``tau`` is the rate of the first layer over that of the last: 1 gives the NTK, 0 the NNGP
     kernel. Cosines beyond ±1 are taken for rounding errors of ±1.
@@ -75,9 +77,9 @@ def word_kernel(rho: Float[ArrayLike, "*n"], k: int, *, tau: float = 1.0) -> Flo
     tau below 0. Source: Cho and Saul 2009 for the two expectations.
     """
     k, tau = as_whole("k", k, least=1), as_nonnegative("tau", tau)
-    rho = jnp.clip(as_array("rho", rho), -1, 1)
-    turned = math.pi - jnp.arccos(rho)
-    return (jnp.sqrt(1 - rho**2) + (1 + tau) * rho * turned) / (2 * math.pi * k)
+    rho = np.clip(np.asarray(as_array("rho", rho), np.float64), -1, 1)
+    turned = math.pi - np.arccos(rho)
+    return np.asarray((np.sqrt(1 - rho**2) + (1 + tau) * rho * turned) / (2 * math.pi * k))
 
 
 # ---------------------------------------------------------------- one bit, in closed form
