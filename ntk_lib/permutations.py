@@ -311,9 +311,7 @@ def trained_on_basis(
     room = width if room is None else as_whole("room", room, least=1)
     as_whole("width", width, least=1, most=room)
     tau, steps = float(as_nonnegative("tau", tau)), as_whole("steps", steps, least=0)
-    starts = random_networks(
-        (k, room, labels.shape[1]), key=key, draws=networks, dtype=at.dtype
-    )
+    starts = random_networks((k, room, labels.shape[1]), key=key, draws=networks, dtype=at.dtype)
     b = 1 / (2 * math.pi * k)
     rate = k / (((1 + tau) * math.pi - 1) * b + k * b)
     numbers = (jnp.asarray(t, at.dtype) for t in (width, tau, rate))

@@ -27,6 +27,7 @@ from ntk_lib import (
     kernels,
     lazy,
     limiting_ntk,
+    permutations,
     prediction,
     scale,
     small_data,
