@@ -17,6 +17,7 @@ the formulas for general τ are the chapter's.
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 MOST_BITS = 16  # the words of 16 bits take 8 MB
-MOST_NETWORKS = 10**15
+MOST_NETWORKS = 10**15  # beyond, a sum of chances is lost in rounding
 
 # ---------------------------------------------------------------- words and their kernel
 
@@ -132,7 +133,9 @@ def bit_statistics(k: int, ones: int, *, tau: float = 1.0) -> BitStatistics:
 # ---------------------------------------------------------------- how many networks
 
 
-def _log_failures(k: int, s: int, tau: float, threshold: float) -> tuple:
+def _log_failures(
+    k: int, s: int, tau: float, threshold: float
+) -> Callable[[int], tuple[float, float]]:
     """A function of m: log-probabilities that the average of a 0 and of a 1 is on the wrong side.
 
     Raises ``ValueError`` where the threshold does not lie between the two means.
@@ -167,13 +170,15 @@ def chance_all_right(
     return math.exp((k - s) * math.log1p(-math.exp(zero)) + s * math.log1p(-math.exp(one)))
 
 
-def _first(enough: "functools.partial | object") -> int:
+def _first(enough: Callable[[int], bool]) -> int:
     """The smallest whole number from 1 for which ``enough``, false below some number, is true."""
     high = 1
     while not enough(high):
         high *= 2
         if high > MOST_NETWORKS:
-            raise ValueError(f"miss needs a larger number: more than {MOST_NETWORKS:.0e} networks")
+            raise ValueError(
+                f"tau needs a smaller number: it takes more than {MOST_NETWORKS:.0e} networks"
+            )
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
@@ -257,18 +262,19 @@ def networks_for_all_words(
 
 @functools.partial(jax.jit, static_argnames="batch")
 def _trained(W, A, labels, at, width, tau, rate, steps, *, batch: int) -> Array:
-    k, live = len(labels), jnp.arange(W.shape[1]) < width
+    k, live = len(labels), jnp.arange(W.shape[1]) < width.astype(int)
 
     def one(start: tuple[Array, Array]) -> Array:
         # neurons beyond the width have weights 0 and keep them
-        W = jnp.where(live[:, None], start[0], 0) / jnp.sqrt(k).astype(at.dtype)
+        W = jnp.where(live[:, None], start[0], 0) / math.sqrt(k)
         A = jnp.where(live[None, :], start[1], 0) / jnp.sqrt(width)
 
         def step(_: Array, params: tuple[Array, Array]) -> tuple[Array, Array]:
             W, A = params
             H = jax.nn.relu(W)  # column i: the hidden layer at basis vector i
             d = (A @ H - labels.T) / k
-            return W - rate * tau / k * (A.T @ d) * (W > 0), A - rate / width * (d @ H.T)
+            down = jnp.where(W > 0, A.T @ d, 0)
+            return W - rate * tau / k * down, A - rate / width * (d @ H.T)
 
         W, A = jax.lax.fori_loop(0, steps, step, (W, A))
         return jax.nn.relu(at @ W.T) @ A.T
