@@ -238,21 +238,17 @@ def networks_for_all_words(
     """
     k, _, tau = _checked(k, 1, tau)
     miss = _as_miss(miss)
-    counts = list(range(2, k + 1))
-    failures = [_log_failures(k, s, tau, 0.0) for s in counts]
-    words = [gammaln(k + 1) - gammaln(s + 1) - gammaln(k - s + 1) for s in counts]
+    counts = np.arange(2, k + 1)
+    margins = np.array([bit_statistics(k, int(s), tau=tau).margins for s in counts])  # (words, 2)
+    ways = gammaln(k + 1) - gammaln(counts + 1) - gammaln(k - counts + 1)
+    bits = np.stack([k - counts, counts], axis=1)  # the word of all ones has no zeros
+    real, log_bits = bits > 0, np.log(np.maximum(bits, 1))
 
     def enough(m: int) -> bool:
-        terms = [
-            log_words + math.log(bits) + failure
-            for s, log_words, chances in zip(counts, words, (f(m) for f in failures), strict=True)
-            for bits, failure in zip((k - s, s), chances, strict=True)
-            if bits
-        ]
+        failures = log_ndtr(-math.sqrt(m) * margins)
         if grouped:
-            return float(logsumexp(terms)) <= math.log(miss)
-        worst = max(p for s, f in zip(counts, failures, strict=True) for p in f(m)[s == k :])
-        return math.log(k) + k * math.log(2) + worst <= math.log(miss)
+            return float(logsumexp((ways[:, None] + log_bits + failures)[real])) <= math.log(miss)
+        return math.log(k) + k * math.log(2) + failures[real].max() <= math.log(miss)
 
     return _first(enough)
 

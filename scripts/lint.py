@@ -85,7 +85,7 @@ SETTLED = {
     "permutations": {
         "margins_of_words": "nothing is drawn: closed forms",
         "networks_against_bits": "closed forms; dots are medians of ten, with ranges",
-        "between_the_kernels": "means over 256 networks, with their errors",
+        "between_the_kernels": "means over 128 networks, with their errors",
         "real_ensembles": "means over 45 words and 40 ensembles out of 1024 networks",
     },
     "kernels": {
