@@ -83,7 +83,6 @@ SETTLED = {
         "fitted_noise": "means over twelve draws; the curve on the left has no number",
     },
     "permutations": {
-        "margins_of_words": "nothing is drawn: closed forms",
         "networks_against_bits": "closed forms; dots are medians of ten, with ranges",
         "between_the_kernels": "means over 128 networks, with their errors",
         "real_ensembles": "means over 45 words and 40 ensembles out of 1024 networks",
