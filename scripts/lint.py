@@ -82,6 +82,11 @@ SETTLED = {
         "exponent": "means over twenty draws of points and truth",
         "fitted_noise": "means over twelve draws; the curve on the left has no number",
     },
+    "permutations": {
+        "networks_against_bits": "closed forms; dots are medians of ten, with ranges",
+        "between_the_kernels": "means over 128 networks, with their errors",
+        "real_ensembles": "means over 45 words and 40 ensembles out of 1024 networks",
+    },
     "kernels": {
         "forecast_with_a_band": "the caption's numbers are those of the posterior, not of a draw",
         "error_against_number": "means over 400 draws",

@@ -28,6 +28,7 @@ from ntk_lib import (
     kernels,
     lazy,
     limiting_ntk,
+    permutations,
     prediction,
     scale,
     small_data,
@@ -218,6 +219,11 @@ MESH = [
     ({"mesh": 8}, TypeError, "mesh needs a jax.sharding.Mesh, got int"),
     ({"diagonal": True, "y": X}, ValueError, "diagonal needs one set of points"),
     ({"mesh": THREE_AXES}, ValueError, r"mesh needs one or two axes, got \('a', 'b', 'c'\)"),
+]
+PROBABILITY = [
+    *number("miss"),
+    ({"miss": 0.0}, ValueError, "miss needs a probability above 0 and below 1, got 0"),
+    ({"miss": 1.0}, ValueError, "miss needs a probability above 0 and below 1, got 1"),
 ]
 DRAWS = [*random_key(), *whole("draws", 1)]
 
@@ -1284,6 +1290,71 @@ TABLE = {
             *[row for row in shaped("kernels", "shape", (3,), (3, 2)) if "finite" not in row[2]],
             *[row for row in shaped("limit", "shape", (), (2,)) if "finite" not in row[2]],
             *positive("top"),
+        ],
+    ),
+    # permutations
+    permutations.binary_words: (
+        {"k": 3},
+        [
+            *whole("k", 1),
+            ({"k": 17}, ValueError, "k needs to be at most 16, got 17"),
+            *[row for row in whole("ones", 1) if row[0]["ones"] is not None],
+            ({"ones": 4}, ValueError, "ones needs to be at most 3, got 4"),
+        ],
+    ),
+    permutations.word_kernel: (
+        {"rho": X, "k": 3},
+        [*array("rho"), *whole("k", 1), *nonnegative("tau")],
+    ),
+    permutations.bit_statistics: (
+        {"k": 3, "ones": 2},
+        [
+            *whole("k", 2),
+            *whole("ones", 1),
+            ({"ones": 4}, ValueError, "ones needs to be at most 3, got 4"),
+            *nonnegative("tau"),
+        ],
+    ),
+    permutations.chance_all_right: (
+        {"k": 3, "ones": 2, "networks": 5},
+        [
+            *whole("k", 2),
+            *whole("ones", 2),
+            *whole("networks", 1),
+            *nonnegative("tau"),
+            *number("threshold"),
+            ({"threshold": 0.7}, ValueError, "threshold needs a number between the means .* 0.7"),
+            ({"threshold": -0.1}, ValueError, "threshold needs a number between the means"),
+        ],
+    ),
+    permutations.networks_needed: (
+        {"k": 3},
+        [
+            *whole("k", 2),
+            *whole("ones", 2),
+            *nonnegative("tau"),
+            *number("threshold"),
+            ({"threshold": 0.7}, ValueError, "threshold needs a number between the means .* 0.7"),
+            *PROBABILITY,
+        ],
+    ),
+    permutations.networks_for_all_words: (
+        {"k": 3},
+        [*whole("k", 2), *nonnegative("tau"), *PROBABILITY],
+    ),
+    permutations.trained_on_basis: (
+        {"labels": EYE, "at": EYE, "key": KEY, "networks": 2, "width": 4},
+        [
+            *shaped("labels", r"shape \(3, outputs\)", (3,), (2, 3), (3, 0), ()),
+            *array("labels"),
+            *points("at"),
+            *random_key(),
+            *whole("networks", 1),
+            *whole("width", 1),
+            *nonnegative("tau"),
+            *whole("steps", 0),
+            *[row for row in whole("room", 1) if row[0]["room"] is not None],
+            ({"room": 3}, ValueError, "width needs to be at most 3, got 4"),
         ],
     ),
     # prediction
