@@ -112,18 +112,21 @@ class NTKRegressor(_Network, MultiOutputMixin, RegressorMixin, BaseEstimator):
         refuse, ``MemoryError`` for points whose matrices are larger than the memory.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        if not isinstance(self.normalize_y, bool | np.bool_):
+            raise TypeError(f"normalize_y needs True or False, got {self.normalize_y!r}")
         with enable_x64(True):
             y = np.asarray(as_array("y", y.astype(float) if y.dtype == bool else y), float)
-        self._middle, self._scale = np.zeros(y.shape[1:]), np.ones(y.shape[1:])
+        middle, scale = np.zeros(y.shape[1:]), np.ones(y.shape[1:])
         if self.normalize_y:
-            self._middle = y.mean(axis=0)
-            away = np.abs(y - self._middle)
+            middle = y.mean(axis=0)
+            away = np.abs(y - middle)
             top = np.max(away, axis=0)
             # targets that are constant to rounding have no scale
-            flat = top <= 10 * np.finfo(float).eps * np.abs(self._middle)
+            flat = top <= 10 * np.finfo(float).eps * np.abs(middle)
             top = np.where(flat, 1.0, top)
-            self._scale = np.where(flat, 1.0, top * np.sqrt(np.mean((away / top) ** 2, axis=0)))
-        self._train(X, (y - self._middle) / self._scale)
+            scale = np.where(flat, 1.0, top * np.sqrt(np.mean((away / top) ** 2, axis=0)))
+        self._train(X, (y - middle) / scale)
+        self._middle, self._scale = middle, scale  # last: a fit that is refused changes nothing
         return self
 
     def predict(
@@ -204,23 +207,28 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
     def fit(self, X: object, y: object) -> "NTKClassifier":
         """Train on X, (n, d), and labels y, (n,), of two classes or more, numbers or words.
 
-        Raises ``ValueError`` for one class, ``TypeError`` for labels of two kinds, what
-        scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points whose matrices
+        Raises ``ValueError`` for one class or labels that are missing, ``TypeError`` for labels of
+        two kinds, what scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points whose matrices
         are larger than the memory.
         """
+        if getattr(y, "ndim", None) == 1 and (missing := getattr(y, "isna", None)) is not None:
+            missing = int(np.sum(np.asarray(missing())))
+            if missing:  # scikit-learn says that the truth of NA is ambiguous, or nothing
+                raise ValueError(f"y needs labels, got {missing} missing: y.notna() says which")
         X, y = validate_data(self, X, y, dtype=np.float64)
         labels = column_or_1d(y, warn=True)
         try:
             check_classification_targets(labels)
-            self.classes_, which = np.unique(labels, return_inverse=True)
+            classes, which = np.unique(labels, return_inverse=True)
         except TypeError as error:  # they have no order
             kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
             raise TypeError(f"y needs labels of one kind and none missing, got {kinds}") from error
-        k = len(self.classes_)
+        k = len(classes)
         if k < 2:
-            raise ValueError(f"y needs at least two classes, got one class: {self.classes_[0]!r}")
+            raise ValueError(f"y needs at least two classes, got one class: {classes.tolist()[0]!r}")
         signs = np.where(which[:, None] == np.arange(k), 1.0, -1.0)
         self._train(X, signs[:, 1] if k == 2 else signs)
+        self.classes_ = classes  # last: a fit that is refused changes nothing
         return self
 
     def decision_function(self, X: object) -> np.ndarray:
