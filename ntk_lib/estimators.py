@@ -225,7 +225,9 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
             raise TypeError(f"y needs labels of one kind and none missing, got {kinds}") from error
         k = len(classes)
         if k < 2:
-            raise ValueError(f"y needs at least two classes, got one class: {classes.tolist()[0]!r}")
+            raise ValueError(
+                f"y needs at least two classes, got one class: {classes.tolist()[0]!r}"
+            )
         signs = np.where(which[:, None] == np.arange(k), 1.0, -1.0)
         self._train(X, signs[:, 1] if k == 2 else signs)
         self.classes_ = classes  # last: a fit that is refused changes nothing
