@@ -279,7 +279,8 @@ def random_feature_curve(
 
     Raises ``TypeError`` for what is no spectrum, ``ValueError`` for one without power, sizes below
     1, a negative ridge, noise or power and what ``effective_ridge`` raises.
-    Source: Simon et al. 2024; proved under conditions by Defilippis et al. 2024.
+    Source: the chapter's derivation; for such errors Simon et al. 2024 and, with proofs, Defilippis
+    et al. 2024.
     """
     if not isinstance(spectrum, Spectrum):
         raise TypeError(f"spectrum needs a Spectrum, got {type(spectrum).__name__}")

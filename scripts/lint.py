@@ -136,7 +136,6 @@ SETTLED = {
         "cures": "medians of three to twelve draws",
         "more_data": "medians of eight draws",
         "lazy_peak": "medians of four networks",
-        "trained": "median and range of eight networks a width",
     },
     "small_data": {"noise_through_bins": "means over 8 draws, with their standard errors"},
 }
