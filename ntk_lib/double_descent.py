@@ -99,6 +99,8 @@ def tangent_features(
     """
     x, _ = as_inputs(x)
     beta = float(as_nonnegative("beta", beta))
+    if not params:
+        raise ValueError("params needs at least one layer, got none: wide_networks.init draws some")
     check_dimension(params, x)
     if len(params[-1].b) != 1:
         raise ValueError(f"params needs a network of one output, got {len(params[-1].b)}")
@@ -206,8 +208,8 @@ def feature_law(
     ``gram`` is K on the data, ``cross`` between the m points and the data, ``variances`` K(x, x)
     at the m points, ``targets`` the labels, ``count`` P.
 
-    Raises ``ValueError`` for shapes that do not fit, a count below N and what
-    ``kernel_regression`` raises. Source: the chapter's proof; the mean and the variance of such
+    Raises ``ValueError`` for shapes that do not fit, variances smaller than what the data explain
+    of them, a count below N and what ``kernel_regression`` raises. Source: the chapter's proof; the mean and the variance of such
     fits with a ridge are studied in Jacot et al. 2020.
     """
     gram = as_symmetric("gram", gram)
@@ -221,9 +223,15 @@ def feature_law(
     y = as_array("targets", targets, dtype=gram.dtype)
     if y.shape != (n,):
         raise ValueError(f"targets needs shape ({n},), one output, got {y.shape}")
-    freedom = as_whole("count", count, least=n, meaning="as many features as points") - n + 1
+    freedom = as_whole("count", count, least=n, meaning=" (as many features as points)") - n + 1
     both = kernel_regression(gram, jnp.concatenate([y[:, None], cross.T], axis=1))
-    left = jnp.maximum(variances - jnp.sum(cross * both[:, 1:].T, axis=1), 0)
+    left = variances - jnp.sum(cross * both[:, 1:].T, axis=1)
+    if jnp.any(variances < 0) or jnp.any(left < -0.01 * variances):
+        raise ValueError(
+            "variances needs K(x, x) of the same kernel, got less than the data explain of it: "
+            "pass the diagonal of the kernel at the m points"
+        )
+    left = jnp.maximum(left, 0)
     return FeatureLaw(cross @ both[:, 0], jnp.sqrt(left * (y @ both[:, 0]) / freedom), freedom)
 
 
@@ -258,7 +266,9 @@ def _kappa(lam: np.ndarray, count: np.ndarray, tail: float, n: int, p: int, ridg
     trace = float(np.sum(count * lam)) + tail
     high = math.log(4 * (trace / min(n, p) + ridge) + least)
     low = math.log(max(least, ridge))
-    return math.exp(brentq(excess, low, high, xtol=1e-14, rtol=1e-14)) if low < high else least
+    if low >= high or excess(low) >= 0:  # a ridge that rounding hides
+        return math.exp(low)
+    return math.exp(brentq(excess, low, high, xtol=1e-14, rtol=1e-14))
 
 
 def random_feature_curve(
@@ -295,8 +305,10 @@ def random_feature_curve(
     if len(power) != len(lam) or power.ndim > 2 or np.any(power < 0):
         raise ValueError(f"spectrum needs {len(lam)} powers that are 0 or more, got {power.shape}")
     power = power.reshape(len(lam), -1).sum(axis=1)
-    rows = []
-    for p in as_counts("counts", counts, least=1):
+    counts, rows = as_counts("counts", counts, least=1), []
+    if not len(counts):
+        raise ValueError("counts needs at least one number of features, got none")
+    for p in counts:
         kappa = _kappa(lam, times, spectrum.tail, n, p, ridge)
         L = np.where(lam > 0, lam / np.where(lam > 0, lam + kappa, 1), 0)
         D = float(np.sum(times * L)) + (spectrum.tail / kappa if spectrum.tail else 0)

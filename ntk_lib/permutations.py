@@ -43,6 +43,7 @@ __all__ = [
 
 MOST_BITS = 16  # the words of 16 bits take 8 MB
 MOST_NETWORKS = 10**15  # beyond, a sum of chances is lost in rounding
+MOST_TAU = 1e15  # beyond, the zeros' mean drowns in rounding and products overflow
 
 # ---------------------------------------------------------------- words and their kernel
 
@@ -53,13 +54,15 @@ def binary_words(k: int, ones: int | None = None) -> Float[np.ndarray, "words k"
     Each row is a word divided by the root of its number of ones. Words with few ones come first, so
     that the first k of all are the basis vectors.
 
-    Raises ``TypeError`` or ``ValueError`` for a k that is no integer from 1 to 16, and ones that
-    are none from 1 to k.
+    Raises ``TypeError`` or ``ValueError`` for a k that is no integer from 1 to 16 (to 10 000 where
+    ``ones`` is given), ones that are none from 1 to k, and more than 65 536 words.
     """
     k = as_whole("k", k, least=1, most=MOST_BITS if ones is None else 10**4)
     if ones is None:
         return np.concatenate([binary_words(k, s) for s in range(1, k + 1)])
     ones = as_whole("ones", ones, least=1, most=k)
+    if (words := math.comb(k, ones)) > 2**MOST_BITS:
+        raise ValueError(f"ones needs at most {2**MOST_BITS} words of {k} bits, got {words:.3g}")
     places = np.array(list(itertools.combinations(range(k), ones)))
     table = np.zeros((len(places), k))
     np.put_along_axis(table, places, 1 / math.sqrt(ones), axis=1)
@@ -72,13 +75,19 @@ def word_kernel(
     """K(ρ) of two unit vectors in k dimensions whose cosine is ``rho``, entry by entry, in float64.
 
     ``tau`` is the rate of the first layer over that of the last: 1 gives the NTK, 0 the NNGP
-    kernel. Cosines beyond ±1 are taken for rounding errors of ±1.
+    kernel. Cosines beyond ±1 by up to 1e-5 are taken for rounding errors of ±1.
 
-    Raises ``TypeError`` or ``ValueError`` for what is no array of real numbers, a k below 1 and a
-    tau below 0. Source: Cho and Saul 2009 for the two expectations.
+    Raises ``TypeError`` or ``ValueError`` for what is no array of cosines, a k below 1 and a tau
+    below 0. Source: Cho and Saul 2009 for the two expectations.
     """
     k, tau = as_whole("k", k, least=1), as_nonnegative("tau", tau)
-    rho = np.clip(np.asarray(as_array("rho", rho), np.float64), -1, 1)
+    rho = np.asarray(as_array("rho", rho), np.float64)
+    if np.any(np.abs(rho) > 1 + 1e-5):
+        raise ValueError(
+            f"rho needs cosines from -1 to 1, got {rho.flat[np.argmax(np.abs(rho))]:.4g}: "
+            "divide each word by its length"
+        )
+    rho = np.clip(rho, -1, 1)
     turned = math.pi - np.arccos(rho)
     return np.asarray((np.sqrt(1 - rho**2) + (1 + tau) * rho * turned) / (2 * math.pi * k))
 
@@ -97,6 +106,8 @@ class BitStatistics(NamedTuple):
     def margins(self) -> tuple[float, float]:
         """How many standard deviations the two means lie on their right side of 0."""
         sd = math.sqrt(self.variance)
+        if not sd:
+            return (0.0, math.inf)  # an example: fitted, no scatter, and its zeros at 0
         return (-self.zero / sd, self.one / sd)
 
 
@@ -108,7 +119,10 @@ def _excess(ones: int, tau: float) -> float:
 
 def _checked(k: object, ones: object, tau: object) -> tuple[int, int, float]:
     k = as_whole("k", k, least=2)
-    return k, as_whole("ones", ones, least=1, most=k), float(as_nonnegative("tau", tau))
+    tau = float(as_nonnegative("tau", tau))
+    if tau > MOST_TAU:
+        raise ValueError(f"tau needs to be at most {MOST_TAU:.0e}, got {tau}")
+    return k, as_whole("ones", ones, least=1, most=k), tau
 
 
 def bit_statistics(k: int, ones: int, *, tau: float = 1.0) -> BitStatistics:
@@ -148,7 +162,7 @@ def _log_failures(
             f"{bit.zero:.4g} and {bit.one:.4g} for words with {s} ones, got {threshold}"
         )
     sd = math.sqrt(bit.variance)
-    margins = (threshold - bit.zero) / sd, (bit.one - threshold) / sd
+    margins = math.inf if s == k else (threshold - bit.zero) / sd, (bit.one - threshold) / sd
     return lambda m: tuple(float(log_ndtr(-math.sqrt(m) * margin)) for margin in margins)
 
 
@@ -248,7 +262,8 @@ def networks_for_all_words(
         failures = log_ndtr(-math.sqrt(m) * margins)
         if grouped:
             return float(logsumexp((ways[:, None] + log_bits + failures)[real])) <= math.log(miss)
-        return math.log(k) + k * math.log(2) + failures[real].max() <= math.log(miss)
+        worst = float(failures[real].max())
+        return math.log(k) + k * math.log(2) + worst <= math.log(miss)
 
     return _first(enough)
 

@@ -218,3 +218,10 @@ def test_the_stored_runs_have_the_settings_of_the_script():
     assert {name: about[name] for name in runs.SETTING} == runs.SETTING
     shape = (len(about["widths"]), about["seeds"], len(about["steps"]), 4)
     assert stored["errors_0"].shape == stored["errors_20"].shape == shape
+
+
+def test_a_ridge_that_rounding_hides_is_as_good_as_none():
+    flat = Spectrum(np.ones(500), np.ones(500), np.full(500, 0.002))
+    tiny = random_feature_curve(flat, 100, [50, 400], ridge=1e-16)
+    none = random_feature_curve(flat, 100, [50, 400])
+    np.testing.assert_allclose(tiny.error, none.error, rtol=1e-6)

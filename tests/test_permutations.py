@@ -196,3 +196,9 @@ def test_trained_networks_fit_their_examples_and_have_the_limit_s_mean():
     for value, mean in ((True, bit.one), (False, bit.zero)):
         each = outputs[:, k:][:, right == value].mean(axis=1)
         assert each.mean() == pytest.approx(mean, abs=4 * each.std() / 16)
+
+
+def test_examples_and_full_words_have_margins_too():
+    assert bit_statistics(5, 1).margins == (0.0, math.inf)
+    assert networks_needed(5, ones=5, threshold=-5.0) == 1
+    assert chance_all_right(5, 5, 3, threshold=-5.0) == pytest.approx(1.0)
