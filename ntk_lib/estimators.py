@@ -208,8 +208,8 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
         """Train on X, (n, d), and labels y, (n,), of two classes or more, numbers or words.
 
         Raises ``ValueError`` for one class or labels that are missing, ``TypeError`` for labels of
-        two kinds, what scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points whose matrices
-        are larger than the memory.
+        two kinds, what scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points
+        whose matrices are larger than the memory.
         """
         if getattr(y, "ndim", None) == 1 and (missing := getattr(y, "isna", None)) is not None:
             missing = int(np.sum(np.asarray(missing())))
@@ -225,7 +225,9 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
             raise TypeError(f"y needs labels of one kind and none missing, got {kinds}") from error
         k = len(classes)
         if k < 2:
-            raise ValueError(f"y needs at least two classes, got one class: {classes.tolist()[0]!r}")
+            raise ValueError(
+                f"y needs at least two classes, got one class: {classes.tolist()[0]!r}"
+            )
         signs = np.where(which[:, None] == np.arange(k), 1.0, -1.0)
         self._train(X, signs[:, 1] if k == 2 else signs)
         self.classes_ = classes  # last: a fit that is refused changes nothing

@@ -80,7 +80,7 @@ SETTLED = {
         "calibration": "means over three splits of 242 labels each",
         "learning_curves": "means over ten draws, with their errors",
         "exponent": "means over twenty draws of points and truth",
-        "fitted_noise": "means over twelve draws; the curve on the left has no number",
+        "fitted_noise": "means over twelve draws, thirty labels and 900 new points",
     },
     "kernels": {
         "forecast_with_a_band": "the caption's numbers are those of the posterior, not of a draw",
