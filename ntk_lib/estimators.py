@@ -208,8 +208,8 @@ class NTKClassifier(_Network, ClassifierMixin, BaseEstimator):
         """Train on X, (n, d), and labels y, (n,), of two classes or more, numbers or words.
 
         Raises ``ValueError`` for one class or labels that are missing, ``TypeError`` for labels of
-        two kinds, what scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points whose matrices
-        are larger than the memory.
+        two kinds, what scikit-learn's checks and ``trained`` raise, and ``MemoryError`` for points
+        whose matrices are larger than the memory.
         """
         if getattr(y, "ndim", None) == 1 and (missing := getattr(y, "isna", None)) is not None:
             missing = int(np.sum(np.asarray(missing())))

@@ -140,7 +140,7 @@ def test_removal_effects_are_those_of_fits_without_the_point(ridge, x64):
 
 
 def test_a_kernel_that_is_not_positive_on_the_sphere_is_refused():
-    with pytest.raises(ValueError, match=r"^profile needs a positive .* -0.333 at degree 1"):
+    with pytest.raises(ValueError, match=r"^profile needs a positive .* -0\.333 at degree 1"):
         sphere_spectrum(lambda t: -t, 3, degrees=5)
 
 
@@ -148,9 +148,9 @@ def test_ridges_near_the_smallest_float_and_bad_tails_and_sizes():
     assert effective_ridge(np.ones(1), 2, ridge=1e-300) == pytest.approx(2e-300)
     assert effective_ridge(np.ones(1), 2, ridge=5e-324) < 1e-307
     ones = Spectrum(np.ones(3), np.ones(3), np.ones(3))
-    with pytest.raises(ValueError, match="^tail needs a number that is 0 or more"):
+    with pytest.raises(ValueError, match=r"^tail needs a number"):
         learning_curve(ones._replace(tail=-1.0), [1])
-    with pytest.raises(ValueError, match="^sizes needs at least one"):
+    with pytest.raises(ValueError, match=r"^sizes needs at least one"):
         learning_curve(ones, [])
 
 
