@@ -209,8 +209,8 @@ def feature_law(
     at the m points, ``targets`` the labels, ``count`` P.
 
     Raises ``ValueError`` for shapes that do not fit, variances smaller than what the data explain
-    of them, a count below N and what ``kernel_regression`` raises. Source: the chapter's proof; the mean and the variance of such
-    fits with a ridge are studied in Jacot et al. 2020.
+    of them, a count below N and what ``kernel_regression`` raises. Source: the chapter's proof; the
+    mean and the variance of such fits with a ridge are studied in Jacot et al. 2020.
     """
     gram = as_symmetric("gram", gram)
     n = len(gram)
