@@ -506,7 +506,7 @@ Two models that use a weight at many places, their kernel summed over 10 outputs
 
 {_table(head, lines)}
 
-The lead over the best of the three is small here, at least {bound["times faster than the best of neural-tangents, several positions"]} times, for a reason. Where a weight is used at 64 places, the signals, the derivatives that are formed from them a few rows at a time and the products of these are as many multiplications as there are in a contraction of Jacobians; what is saved is holding the Jacobians.
+The lead over the best of the three is small here, at least {bound["times faster than the best of neural-tangents, several positions"]} times, for a reason. Where a weight is used at 64 places, the signals, the derivatives that are formed from them a few columns at a time and the products of these are as many multiplications as there are in a contraction of Jacobians; what is saved is holding the Jacobians.
 
 And three that are measured by us alone, for the same kernel: a residual network of two blocks with 32 channels on 12 × 12 pixels, with batch normalisation in evaluation mode; a gated recurrent unit of 64 numbers over 32 steps; and three rounds of messages with 64 channels on graphs of 24 nodes. On all but the last of the five models found layers are at least {bound["times faster than the contraction, several positions"]} times as fast as our own contraction. The graph network has ten thousand parameters only: its Jacobian is small, the work nearly the same either way, and the gain small (at least {bound["times as fast as the contraction, graph network"]} times as fast).
 
